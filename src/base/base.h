@@ -1,0 +1,42 @@
+/* base.h - words that every file may use. */
+#ifndef DS_BASE_H
+#define DS_BASE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define COUNT_OF(a) (sizeof(a) / sizeof((a)[0]))
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
+
+#if defined(__GNUC__)
+#define PRINTF_LIKE(fmt, args) __attribute__((format(printf, fmt, args)))
+#else
+#define PRINTF_LIKE(fmt, args)
+#endif
+
+/* Our own mistake, never bad input: says where and aborts, in release builds too. */
+#define CHECK(cond) ((cond) ? (void)0 : check_failed(#cond, __FILE__, __LINE__))
+_Noreturn void check_failed(const char *cond, const char *file, int line);
+
+/* Pass a negative error code upward; only in functions that own nothing. */
+#define TRY(expr)                  \
+    do {                           \
+        int try_code_ = (expr);    \
+        if (try_code_ < 0)         \
+            return try_code_;      \
+    } while (0)
+
+/* Product and sum of sizes that come from a file: false when they overflow. */
+bool mul_size(size_t a, size_t b, size_t *out);
+bool add_size(size_t a, size_t b, size_t *out);
+
+/* Smallest multiple of `unit` (a power of two is not required) that is >= n. */
+static inline size_t round_up(size_t n, size_t unit)
+{
+    return (n + unit - 1) / unit * unit;
+}
+
+#endif

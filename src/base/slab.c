@@ -1,0 +1,135 @@
+/* slab.c - memory whose pages are all there before the first read into it.
+ *
+ * How large the requests are that a drive sees follows from how scattered the memory is that is
+ * read into: in huge pages a read of megabytes stays one request. Pages are touched by several
+ * threads, since clearing them takes a second for a few gigabytes. Rejected: MAP_HUGETLB, which
+ * needs pages that an administrator reserved. */
+#define _GNU_SOURCE
+#include "slab.h"
+
+#include "cpu.h"
+#include "thread.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+#define PIECE ((size_t)32 << 20) /* touched at a time */
+#define SMALL_PAGE 4096
+
+struct touching {
+    const struct slab *s;
+    atomic_int failed; /* errno */
+};
+
+static void touch(void *ctx, int task, int worker)
+{
+    struct touching *t = ctx;
+    size_t at = (size_t)task * PIECE, n = MIN(PIECE, t->s->size - at);
+    volatile uint8_t *mem = t->s->mem + at;
+    (void)worker;
+    if (atomic_load(&t->failed) || madvise(t->s->mem + at, n, MADV_POPULATE_WRITE) == 0)
+        return;
+    if (errno != EINVAL) { /* EINVAL: a system that does not know it */
+        atomic_store(&t->failed, errno);
+        return;
+    }
+    for (size_t i = 0; i < n; i += SMALL_PAGE)
+        mem[i] = 0;
+}
+
+static int touch_all(const struct slab *s, struct err *e)
+{
+    struct touching t = { .s = s };
+    struct pool *pool = NULL;
+    int n = (int)((s->size + PIECE - 1) / PIECE);
+    TRY(pool_new(&pool, MIN(cpu_count(), n), e));
+    pool_run(pool, touch, &t, n);
+    pool_free(pool);
+    int code = atomic_load(&t.failed);
+    if (code == 0)
+        return 0;
+    errno = code;
+    err_errno(e, "no memory for %zu bytes", s->size);
+    return e ? (int)(e->code = ERR_NO_MEMORY) : ERR_NO_MEMORY;
+}
+
+/* Huge pages among those of [mem, mem + size), as the system counts them. */
+static size_t count_huge(const struct slab *s)
+{
+    FILE *f = fopen("/proc/self/smaps", "r");
+    unsigned long long from = 0, to = 0, kib;
+    uintptr_t begin = (uintptr_t)s->mem, end = begin + s->size;
+    size_t sum = 0;
+    char line[512];
+    while (f && fgets(line, sizeof line, f)) {
+        unsigned long long a, b;
+        if (sscanf(line, "%llx-%llx ", &a, &b) == 2) {
+            from = a;
+            to = b;
+        } else if (from < end && to > begin && sscanf(line, "AnonHugePages: %llu", &kib) == 1) {
+            sum += (size_t)kib << 10;
+        }
+    }
+    if (f)
+        fclose(f);
+    return MIN(sum, s->size);
+}
+
+static void lock(struct slab *s)
+{
+    struct rlimit r;
+    s->locked = mlock(s->mem, s->size) == 0;
+    if (!s->locked && getrlimit(RLIMIT_MEMLOCK, &r) == 0)
+        s->lock_limit = (size_t)r.rlim_cur;
+}
+
+int slab_open(struct slab *s, size_t size, struct err *e)
+{
+    *s = (struct slab){ .size = round_up(size, SLAB_UNIT) };
+    if (size == 0)
+        return 0;
+    s->map_size = s->size + SLAB_UNIT;
+    s->map = mmap(NULL, s->map_size, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (s->map == MAP_FAILED) {
+        s->map = NULL;
+        return err_errno(e, "cannot map %zu bytes of memory", s->map_size);
+    }
+    s->mem = (uint8_t *)round_up((uintptr_t)s->map, SLAB_UNIT);
+    madvise(s->mem, s->size, MADV_HUGEPAGE);
+    madvise(s->mem, s->size, MADV_DONTFORK);
+    madvise(s->mem, s->size, MADV_DONTDUMP);
+    int code = touch_all(s, e);
+    if (code < 0) {
+        slab_close(s);
+        return code;
+    }
+    lock(s);
+    s->huge_bytes = count_huge(s);
+    return 0;
+}
+
+void slab_close(struct slab *s)
+{
+    if (s->map)
+        munmap(s->map, s->map_size);
+    *s = (struct slab){ 0 };
+}
+
+size_t slab_give_back(struct slab *s, size_t at, size_t n)
+{
+    size_t from = round_up(at, SLAB_UNIT), to = (at + n) / SLAB_UNIT * SLAB_UNIT;
+    CHECK(at + n <= s->size);
+    if (to <= from)
+        return 0;
+    if (s->locked)
+        munlock(s->mem + from, to - from);
+    return madvise(s->mem + from, to - from, MADV_DONTNEED) == 0 ? to - from : 0;
+}

@@ -1,0 +1,97 @@
+/* bench_report.c - medians with their spread: a single number hides a noisy machine. */
+#include "bench_report.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "bench_lines.h"
+
+void bench_add(struct bench_series *s, double value)
+{
+    CHECK(s->n < BENCH_MOST_REPEAT);
+    s->value[s->n++] = value;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+struct bench_spread bench_spread_of(const struct bench_series *s)
+{
+    double v[BENCH_MOST_REPEAT];
+    if (s->n == 0)
+        return (struct bench_spread){ 0 };
+    memcpy(v, s->value, (size_t)s->n * sizeof *v);
+    qsort(v, (size_t)s->n, sizeof *v, ascending);
+    return (struct bench_spread){ (v[(s->n - 1) / 2] + v[s->n / 2]) / 2, v[0], v[s->n - 1] };
+}
+
+static void print_table(const struct bench_report *r)
+{
+    char unit[32];
+    bench_head_print(r->info, r->n_thread);
+    printf("%9s", r->at_name);
+    for (int c = 0; c < r->n_column; c++) {
+        snprintf(unit, sizeof unit, "%s %s", r->name[c], r->unit);
+        printf("  %14s  %-19s", unit, "(least .. most)");
+    }
+    printf("\n");
+    for (int i = 0; i < r->n_row; i++) {
+        printf("%9d", r->row[i].at);
+        for (int c = 0; c < r->n_column; c++) {
+            struct bench_spread s = bench_spread_of(&r->row[i].column[c]);
+            char range[64];
+            int digits = s.median < 1000;
+            snprintf(range, sizeof range, "(%.*f .. %.*f)", digits, s.least, digits, s.most);
+            printf("  %14.*f  %-19s", digits, s.median, range);
+        }
+        printf("\n");
+    }
+    if (r->experts)
+        printf("\n%s\n", r->experts);
+}
+
+static void print_csv(const struct bench_report *r)
+{
+    printf("%s", r->at_name);
+    for (int c = 0; c < r->n_column; c++)
+        printf(",%s,%s_least,%s_most", r->name[c], r->name[c], r->name[c]);
+    printf("\n");
+    for (int i = 0; i < r->n_row; i++) {
+        printf("%d", r->row[i].at);
+        for (int c = 0; c < r->n_column; c++) {
+            struct bench_spread s = bench_spread_of(&r->row[i].column[c]);
+            printf(",%.3f,%.3f,%.3f", s.median, s.least, s.most);
+        }
+        printf("\n");
+    }
+}
+
+static json_t *row_json(const struct bench_report *r, const struct bench_row *row)
+{
+    json_t *out = json_pack("{s:i}", r->at_name, row->at);
+    for (int c = 0; c < r->n_column; c++) {
+        json_object_set_new(out, r->name[c], bench_series_json(&row->column[c]));
+    }
+    return out;
+}
+
+static void print_json(const struct bench_report *r)
+{
+    json_t *rows = json_array(), *root = bench_head_json(r->info, r->n_thread);
+    for (int i = 0; i < r->n_row; i++)
+        json_array_append_new(rows, row_json(r, &r->row[i]));
+    json_object_set_new(root, "unit", json_string(r->unit));
+    json_object_set_new(root, "answer_tokens", json_integer(r->n_gen));
+    json_object_set_new(root, "results", rows);
+    if (r->experts_json)
+        json_object_set_new(root, "experts", json_loads(r->experts_json, 0, NULL));
+    bench_json_print(root);
+}
+
+void bench_print(const struct bench_report *r, enum bench_form form)
+{
+    (form == BENCH_TABLE ? print_table : form == BENCH_CSV ? print_csv : print_json)(r);
+}

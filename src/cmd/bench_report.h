@@ -1,0 +1,44 @@
+/* bench_report.h - repeated measurements, and how they are printed. */
+#ifndef DS_BENCH_REPORT_H
+#define DS_BENCH_REPORT_H
+
+#include "dwarfstar.h"
+#include "opts.h"
+
+#define BENCH_MOST_REPEAT 100
+#define BENCH_MOST_COLUMN 2
+
+struct bench_series {
+    double value[BENCH_MOST_REPEAT];
+    int n;
+};
+
+struct bench_spread {
+    double median, least, most;
+};
+
+/* One line of the result: what was measured, and a series for each column. */
+struct bench_row {
+    int at; /* tokens of context; bytes of text */
+    struct bench_series column[BENCH_MOST_COLUMN];
+};
+
+enum bench_form { BENCH_TABLE, BENCH_CSV, BENCH_JSON };
+
+struct bench_report {
+    const struct dstar_info *info;
+    const char *at_name, *name[BENCH_MOST_COLUMN], *unit; /* "ctx"; "prefill", "decode"; "tok/s" */
+    int n_column, n_row;
+    const struct bench_row *row;
+    int n_gen; /* tokens of an answer; 0: does not apply */
+    int n_thread; /* 0: all */
+    const char *experts, *experts_json; /* what reading experts cost, in words; NULL: nothing */
+};
+
+void bench_add(struct bench_series *s, double value);
+struct bench_spread bench_spread_of(const struct bench_series *s);
+
+/* On stdout, with the machine, the version and the model. */
+void bench_print(const struct bench_report *r, enum bench_form form);
+
+#endif

@@ -1,0 +1,11 @@
+/* fit_plot.h - tokens a second over memory, as a picture. */
+#ifndef DS_FIT_PLOT_H
+#define DS_FIT_PLOT_H
+
+#include "buf.h"
+#include "measure.h"
+
+/* Appends an SVG document; a failure of the buffer stays in the buffer. */
+void fit_plot(struct buf *out, const struct fit *f, const char *title);
+
+#endif

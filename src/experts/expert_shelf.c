@@ -1,0 +1,741 @@
+/* expert_shelf.c - when what is read, and where it lies.
+ *
+ * Slots are what expert_slots decides about; places are memory. Every slot has a place, and there
+ * are a few spare ones through which experts pass that have no slot: those that a sweep uses once,
+ * and those that are read before a layer asks for them. If it then gives one a slot, slot and spare
+ * place change over and nothing is copied. So reading ahead is never part of a decision: the same
+ * routes decide the same, however fast the reads are.
+ *
+ * Rejected: a cache for prompts of its own, which takes memory from the answers. */
+#include "expert_shelf.h"
+
+#include "clock.h"
+#include "expert_place.h"
+#include "expert_probe.h"
+#include "slab.h"
+
+#include <stdlib.h>
+
+#define MOST_SPARE 24
+#define LEAST_SPARE 2
+#define MOST_LOADS 128   /* being read at once */
+#define SWEEP_LOADS 16   /* of them begun by a sweep: the first shall be complete soon */
+#define AHEAD_SHARE 9    /* tenths of a layer's experts that tell that the next needs all, too */
+#define WAIT_S 0.02      /* between looks at whether the step was cancelled */
+#define PROBE_BYTES 1e9  /* of experts, from which on the drive is measured */
+#define CHECK_TOK 64     /* tokens between looks at whether the files were changed */
+
+struct place {
+    int32_t key;  /* what is in it or being read into it; -1: nothing that anybody wants */
+    int32_t slot; /* that it belongs to; -1: spare */
+    bool reading, ready;
+    bool failed;  /* but still being read into, perhaps */
+    int16_t load; /* while reading */
+};
+
+/* What has become of an expert of the need. */
+enum phase { PHASE_WAITING, PHASE_READING, PHASE_GIVEN, PHASE_OVER };
+
+struct expert_shelf {
+    struct expert_slots slots;
+    struct expert_slots larger;      /* what more memory would have in it; holds only names */
+    struct expert_use use, next_use; /* of the layer; of the one after it */
+    struct expert_shelf_ask ask;
+    void *tables;
+    struct slab slab;
+    struct expert_reads *reads;
+    size_t place_bytes;
+    struct place *place; /* [n_slot + n_spare] */
+    int32_t *place_of;   /* [n_slot] */
+    struct expert_tally *of_layer;
+    int32_t *staged;     /* [n_key] spare place that holds it; -1 */
+    int32_t *spare;      /* stack of places */
+    int n_place, n_spare;
+    struct expert *some; /* [n_expert] */
+    uint8_t *phase;      /* [n_expert] of the need's experts */
+    int layer, cursor;   /* of the need; experts before the cursor are read or being read */
+    bool is_open;
+    const struct rows *rows;             /* of the step */
+    struct expert_load load[MOST_LOADS]; /* collected, to be begun together */
+    int n_load;
+    int32_t place_of_load[MOST_LOADS];
+    int16_t free_load[MOST_LOADS];
+    int n_free_load;
+    struct expert_arrival arrival[MOST_LOADS];
+    struct err failed;   /* the last read that failed */
+    int n_unchecked_tok;
+    struct expert_shelf_stats stats;
+    struct expert_tally *tally; /* of the step */
+    uint64_t bytes_before;
+};
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+static bool has_layer(const struct expert_shelf_ask *ask, int layer)
+{
+    return expert_map_bytes(ask->map, layer * ask->map->n_expert) > 0;
+}
+
+static int count_layers(const struct expert_shelf_ask *ask)
+{
+    int n = 0;
+    for (int l = 0; l < ask->map->n_layer; l++)
+        n += has_layer(ask, l);
+    return n;
+}
+
+static size_t place_bytes(const struct expert_shelf_ask *ask)
+{
+    struct expert_place p;
+    expert_place_init(&p, ask->map, 4096, 1);
+    return p.bytes;
+}
+
+static int most_used(const struct expert_shelf_ask *ask)
+{
+    int n = 0;
+    for (int l = 0; l < ask->map->n_layer; l++)
+        n = MAX(n, ask->layer[l].n_used);
+    return n;
+}
+
+void expert_shelf_sizes(const struct expert_shelf_ask *ask, size_t *least, size_t *most)
+{
+    size_t one = place_bytes(ask);
+    *least = round_up(one * (size_t)(most_used(ask) + LEAST_SPARE), SLAB_UNIT);
+    *most = round_up(one * ((size_t)(count_layers(ask) * ask->map->n_expert) + MOST_SPARE),
+                     SLAB_UNIT);
+}
+
+/* A quarter of the places at most is spare: few enough to leave a small memory its slots. */
+static void divide(const struct expert_shelf *s, int *n_slot, int *n_spare)
+{
+    int n_key = count_layers(&s->ask) * s->ask.map->n_expert, n_used = most_used(&s->ask);
+    int n = (int)MIN(s->slab.size / s->place_bytes, (size_t)(n_key + MOST_SPARE));
+    *n_spare = MAX(LEAST_SPARE, MIN(MIN(MOST_SPARE, n / 4), n - n_used));
+    *n_slot = MIN(n - *n_spare, n_key);
+}
+
+static struct expert_shape shape_of(const struct expert_shelf_ask *ask, int n_slot)
+{
+    struct expert_shape shape = { count_layers(ask), ask->map->n_expert, n_slot, .n_weak = 0 };
+    int n_hash = 0;
+    while (n_hash < ask->map->n_layer && ask->layer[n_hash].by_token)
+        n_hash++;
+    expert_rules_auto(&shape);
+    shape.n_weak = expert_weak_layers(&shape, n_hash) ? n_hash : 0; /* by its share of its layers */
+    shape.n_layer = ask->map->n_layer;
+    return shape;
+}
+
+static void take_tables(struct expert_shelf *s, struct arena *a)
+{
+    int n_slot, n_spare, n_expert = s->ask.map->n_expert, n_key = s->ask.map->n_layer * n_expert;
+    divide(s, &n_slot, &n_spare);
+    s->n_place = n_slot + n_spare;
+    struct expert_shape shape = shape_of(&s->ask, n_slot);
+    expert_slots_init(&s->slots, &shape, a);
+    expert_use_init(&s->use, n_expert, a);
+    expert_use_init(&s->next_use, n_expert, a);
+    shape.n_slot = MIN(count_layers(&s->ask) * n_expert,
+                       n_slot + (int)(s->ask.larger_bytes / s->place_bytes));
+    shape.n_rule = 1; /* a good one; several would cost more than they tell */
+    expert_slots_init(&s->larger, &shape, a);
+    s->of_layer = arena_alloc(a, (size_t)s->ask.map->n_layer * sizeof *s->of_layer);
+    s->place = arena_alloc(a, (size_t)s->n_place * sizeof *s->place);
+    s->place_of = arena_alloc(a, (size_t)n_slot * sizeof *s->place_of);
+    s->staged = arena_alloc(a, (size_t)n_key * sizeof *s->staged);
+    s->spare = arena_alloc(a, (size_t)s->n_place * sizeof *s->spare);
+    s->some = arena_alloc(a, (size_t)n_expert * sizeof *s->some);
+    s->phase = arena_alloc(a, (size_t)n_expert * sizeof *s->phase);
+    if (!a->mem)
+        return;
+    memset(s->of_layer, 0, (size_t)s->ask.map->n_layer * sizeof *s->of_layer);
+    for (int i = 0; i < s->n_place; i++) {
+        bool is_spare = i >= n_slot;
+        s->place[i] = (struct place){ .key = -1, .slot = is_spare ? -1 : i };
+        if (is_spare)
+            s->spare[s->n_spare++] = i;
+        else
+            s->place_of[i] = i;
+    }
+    for (int k = 0; k < n_key; k++)
+        s->staged[k] = -1;
+}
+
+static int tables_open(struct expert_shelf *s, struct err *e)
+{
+    struct arena a;
+    arena_init(&a, NULL, 0);
+    take_tables(s, &a);
+    size_t size = round_up(a.peak, ARENA_ALIGN);
+    s->tables = aligned_alloc(ARENA_ALIGN, size);
+    if (!s->tables)
+        return err_set(e, ERR_NO_MEMORY, "out of memory for tables of experts");
+    arena_init(&a, s->tables, size);
+    take_tables(s, &a);
+    for (int i = 0; i < MOST_LOADS; i++)
+        s->free_load[s->n_free_load++] = (int16_t)(MOST_LOADS - 1 - i);
+    return 0;
+}
+
+/* Only where it pays: what is small is read in less time than this takes. */
+static int probe(struct expert_shelf *s, struct err *e)
+{
+    struct expert_probe found;
+    double all = (double)s->place_bytes * count_layers(&s->ask) * s->ask.map->n_expert;
+    if (s->n_place < EXPERT_PROBE_PLACES || all < PROBE_BYTES)
+        return 0;
+    TRY(expert_probe(&found, s->reads, s->slab.mem, EXPERT_PROBE_PLACES, 0, e));
+    s->stats.probe_bytes_per_s = found.bytes_per_s;
+    if (found.bytes_per_s < EXPERT_PROBE_SLOW)
+        log_put(&s->ask.log, LOG_WARN, "%s: the drive gives %.2f GB of experts a second: tokens "
+                "will wait for it", s->ask.io.file[0], found.bytes_per_s / 1e9);
+    return 0;
+}
+
+int expert_shelf_open(struct expert_shelf **out, const struct expert_shelf_ask *ask, struct err *e)
+{
+    struct expert_shelf *s = calloc(1, sizeof *s);
+    *out = NULL;
+    if (!s)
+        return err_set(e, ERR_NO_MEMORY, "out of memory for experts");
+    s->ask = *ask;
+    struct expert_reads_ask reads = {
+        .map = ask->map, .io = ask->io, .most_places = MOST_LOADS, .warn_s = ask->warn_s,
+        .fail_s = ask->fail_s, .log = ask->log
+    };
+    int code = slab_open(&s->slab, ask->bytes, e);
+    if (code == 0)
+        code = expert_reads_open(&s->reads, &reads, e);
+    if (code == 0) {
+        s->place_bytes = expert_reads_place_bytes(s->reads);
+        size_t least = s->place_bytes * (size_t)(most_used(ask) + LEAST_SPARE);
+        code = least <= s->slab.size ? tables_open(s, e)
+                                     : err_set(e, ERR_NO_MEMORY, "%zu bytes for experts, expected "
+                                               "at least %zu", s->slab.size, least);
+    }
+    if (code == 0)
+        code = probe(s, e);
+    if (code == 0)
+        s->bytes_before = expert_reads_stats(s->reads)->bytes_read;
+    if (code < 0)
+        expert_shelf_close(s);
+    else
+        *out = s;
+    return code;
+}
+
+void expert_shelf_close(struct expert_shelf *s)
+{
+    if (!s)
+        return;
+    if (expert_reads_close(s->reads) == 0)
+        slab_close(&s->slab);
+    free(s->tables);
+    free(s);
+}
+
+/* ---- places and reads ------------------------------------------------------------------------ */
+
+static int key_of(const struct expert_shelf *s, int layer, int expert)
+{
+    return layer * s->use.n_expert + expert;
+}
+
+static uint8_t *memory_of(const struct expert_shelf *s, int p)
+{
+    return s->slab.mem + s->place_bytes * (size_t)p;
+}
+
+static int count_reading(const struct expert_shelf *s)
+{
+    return MOST_LOADS - s->n_free_load;
+}
+
+/* Give a spare place back that nobody reads into. */
+static void let_go(struct expert_shelf *s, int p)
+{
+    struct place *place = &s->place[p];
+    CHECK(place->slot < 0 && !place->reading);
+    if (place->key >= 0)
+        s->staged[place->key] = -1;
+    *place = (struct place){ .key = -1, .slot = -1 };
+    s->spare[s->n_spare++] = p;
+}
+
+/* A load is over. */
+static void ended(struct expert_shelf *s, int p, bool ok)
+{
+    struct place *place = &s->place[p];
+    s->free_load[s->n_free_load++] = place->load;
+    place->reading = false;
+    place->ready = ok;
+    place->failed = false;
+    if (place->slot >= 0)
+        (ok ? expert_slots_arrived : expert_slots_failed)(&s->slots, place->slot);
+    else if (!ok || place->key < 0)
+        let_go(s, p);
+}
+
+/* What has arrived by now, or first within wait_s. */
+static void poll(struct expert_shelf *s, double wait_s)
+{
+    int n = expert_reads_poll(s->reads, s->arrival, MOST_LOADS, wait_s);
+    for (int i = 0; i < n; i++) {
+        const struct expert_arrival *a = &s->arrival[i];
+        int p = s->place_of_load[a->id];
+        if (a->code != ERR_NONE && a->code != ERR_CANCELLED) {
+            s->failed.code = ERR_NONE;
+            err_set(&s->failed, a->code, "%s", a->why);
+            s->place[p].failed = true;
+        }
+        if (a->quiet)
+            ended(s, p, a->code == ERR_NONE);
+    }
+}
+
+/* To be read into place p with the next begin_reads(). */
+static void add_read(struct expert_shelf *s, int p, int key, enum expert_urgency urgency)
+{
+    CHECK(s->n_free_load > 0);
+    int16_t id = s->free_load[--s->n_free_load];
+    s->place_of_load[id] = p;
+    s->place[p].key = key;
+    s->place[p].reading = true;
+    s->place[p].ready = false;
+    s->place[p].load = id;
+    s->load[s->n_load++] = (struct expert_load){
+        .id = id, .key = key, .n = 1, .urgency = urgency, .place = memory_of(s, p)
+    };
+}
+
+static void begin_reads(struct expert_shelf *s)
+{
+    if (s->n_load > 0)
+        expert_reads_start(s->reads, s->load, s->n_load);
+    s->n_load = 0;
+}
+
+/* Forget something that was read ahead for another layer; false when there is nothing. */
+static bool make_room(struct expert_shelf *s)
+{
+    for (int p = 0; p < s->n_place; p++) {
+        const struct place *place = &s->place[p];
+        if (place->slot < 0 && place->ready && place->key / s->use.n_expert != s->layer) {
+            let_go(s, p);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Read into a spare place what is neither there nor in a slot; false when there is no place. */
+static bool stage(struct expert_shelf *s, int key, enum expert_urgency urgency)
+{
+    if (s->staged[key] >= 0 || s->slots.slot_of[key] >= 0)
+        return true;
+    if (s->n_spare == 0 || s->n_free_load == 0)
+        return false;
+    int p = s->spare[--s->n_spare];
+    s->staged[key] = p;
+    add_read(s, p, key, urgency);
+    s->stats.n_ahead += urgency == EXPERT_AHEAD;
+    return true;
+}
+
+/* A slot was given to an expert that is staged: slot and place change over. */
+static void adopt(struct expert_shelf *s, int slot, int key)
+{
+    int old = s->place_of[slot], p = s->staged[key];
+    CHECK(!s->place[old].reading);
+    s->staged[key] = -1;
+    s->place_of[slot] = p;
+    s->place[p].slot = slot;
+    s->place[old] = (struct place){ .key = -1, .slot = -1 };
+    s->spare[s->n_spare++] = old;
+    if (s->place[p].ready)
+        expert_slots_arrived(&s->slots, slot);
+}
+
+static bool is_used(const struct expert_shelf *s, int key)
+{
+    for (int i = 0; i < s->use.n; i++)
+        if (key_of(s, s->layer, s->use.expert[i]) == key)
+            return true;
+    return false;
+}
+
+/* Spare places of layers that are over, or that hold what the layer does not use. */
+static void clear_stale(struct expert_shelf *s)
+{
+    for (int p = 0; p < s->n_place; p++) {
+        struct place *place = &s->place[p];
+        if (place->slot >= 0 || place->key < 0 || place->key / s->use.n_expert > s->layer ||
+            is_used(s, place->key))
+            continue;
+        s->staged[place->key] = -1;
+        place->key = -1;
+        if (place->reading)
+            expert_reads_drop(s->reads, place->load);
+        else
+            let_go(s, p);
+    }
+}
+
+/* ---- what was popular ------------------------------------------------------------------------ */
+
+struct popular {
+    uint32_t count;
+    int key;
+};
+
+static int falling(const void *a, const void *b)
+{
+    const struct popular *x = a, *y = b;
+    if (x->count != y->count)
+        return x->count < y->count ? 1 : -1;
+    return (x->key > y->key) - (x->key < y->key);
+}
+
+/* Those that get a slot: the most popular, then in order of the file. */
+static int choose_popular(struct expert_shelf *s, const struct expert_profile *p,
+                          struct popular *all)
+{
+    int n = 0, n_key = s->slots.n_key;
+    for (int k = s->slots.policy.shape.n_weak * s->use.n_expert; k < n_key; k++)
+        if (p->count[k] > 0 && expert_map_bytes(s->ask.map, k) > 0)
+            all[n++] = (struct popular){ p->count[k], k };
+    qsort(all, (size_t)n, sizeof *all, falling);
+    n = MIN(n, s->slots.n_empty);
+    for (int i = 0; i < n; i++)
+        all[i].count = 0;
+    qsort(all, (size_t)n, sizeof *all, falling);
+    return n;
+}
+
+/* tidy: heap - at open, before the first step */
+int expert_shelf_preload(struct expert_shelf *s, const struct expert_profile *p,
+                         int (*progress)(void *, const char *, double), void *user, struct err *e)
+{
+    struct popular *all = malloc((size_t)s->slots.n_key * sizeof *all);
+    int code = 0;
+    if (!all)
+        return err_set(e, ERR_NO_MEMORY, "out of memory for popular experts");
+    expert_profile_give(p, &s->slots.policy, 1);
+    int n = choose_popular(s, p, all);
+    for (int i = 0; i < n || count_reading(s) > 0;) {
+        for (; i < n && count_reading(s) < SWEEP_LOADS; i++) {
+            int key = all[i].key, n_expert = s->use.n_expert;
+            int slot = expert_slots_preload(&s->slots, key / n_expert, key % n_expert);
+            if (slot >= 0)
+                add_read(s, s->place_of[slot], key, EXPERT_DEMAND);
+        }
+        begin_reads(s);
+        poll(s, WAIT_S);
+        if (code == 0 && progress && progress(user, "popular experts", (double)i / MAX(n, 1))) {
+            code = err_set(e, ERR_CANCELLED, "opening was cancelled");
+            n = i;
+        }
+    }
+    free(all);
+    s->stats.preload_bytes = expert_reads_stats(s->reads)->bytes_read - s->bytes_before;
+    s->bytes_before += s->stats.preload_bytes;
+    return code;
+}
+
+/* ---- reading ahead --------------------------------------------------------------------------- */
+
+/* Nothing is computed while a call below runs: all of its time counts as waited for reads. */
+static void add_wait(struct expert_shelf *s, double begin)
+{
+    double took = clock_now_s() - begin;
+    s->tally->wait_s += took;
+    s->of_layer[s->layer].wait_s += took;
+}
+
+/* What the step's rows will use of a layer that is routed by the token alone. */
+static void use_by_token(struct expert_shelf *s, struct expert_use *u, int layer)
+{
+    const struct expert_layer *l = &s->ask.layer[layer];
+    const struct rows *r = s->rows;
+    expert_use_begin(u, r->n);
+    for (int i = 0; i < r->n; i++)
+        expert_use_add(u, i, l->by_token + (size_t)r->host[i].token * (size_t)l->n_used,
+                       l->n_used);
+    expert_use_end(u, s->slots.n_slot, layer);
+}
+
+/* False when there is no more place. */
+static bool stage_used(struct expert_shelf *s, const struct expert_use *u)
+{
+    for (int i = 0; i < u->n; i++)
+        if (!stage(s, key_of(s, u->layer, u->expert[i]), EXPERT_AHEAD))
+            return false;
+    return true;
+}
+
+/* The next layer of a sweep: for certain if its routes follow from the tokens, else all of it, if
+ * this one uses nearly all. */
+static void read_ahead(struct expert_shelf *s)
+{
+    int next = s->layer + 1;
+    if (!s->use.is_sweep || next >= s->ask.map->n_layer || !has_layer(&s->ask, next))
+        return;
+    if (s->ask.layer[next].by_token) {
+        use_by_token(s, &s->next_use, next);
+        stage_used(s, &s->next_use);
+    }
+    if (s->ask.layer[next].by_token || s->use.n * 10 < s->use.n_expert * AHEAD_SHARE)
+        return;
+    for (int e = 0; e < s->use.n_expert; e++)
+        if (!stage(s, key_of(s, next, e), EXPERT_AHEAD))
+            return;
+}
+
+void expert_shelf_begin(struct expert_shelf *s, struct dev *d, const struct rows *r)
+{
+    double begin = clock_now_s();
+    s->rows = r;
+    s->layer = 0;
+    s->tally = r->n == 1 ? &s->stats.decode : &s->stats.prefill;
+    s->tally->n_tok += (uint64_t)r->n;
+    s->tally->n_step++;
+    expert_slots_step(&s->slots, r->n);
+    expert_slots_step(&s->larger, r->n);
+    s->n_unchecked_tok += r->n;
+    if (s->n_unchecked_tok >= CHECK_TOK) {
+        struct err e = { 0 };
+        s->n_unchecked_tok = 0;
+        if (expert_reads_check(s->reads, &e) < 0)
+            dev_fail(d, e.code, "%s", e.text);
+    }
+    poll(s, 0);
+    for (int l = 0; l < s->ask.map->n_layer && s->ask.layer[l].by_token; l++) {
+        if (!has_layer(&s->ask, l))
+            continue;
+        use_by_token(s, &s->use, l);
+        if (!stage_used(s, &s->use))
+            break;
+    }
+    begin_reads(s);
+    add_wait(s, begin);
+}
+
+/* ---- a layer --------------------------------------------------------------------------------- */
+
+/* What was decided, with what is there or under way. */
+static void look_up(struct expert_shelf *s)
+{
+    clear_stale(s);
+    for (int i = 0; i < s->use.n; i++) {
+        int key = key_of(s, s->layer, s->use.expert[i]), slot = s->use.slot[i];
+        int p = s->staged[key];
+        bool is_missing = expert_use_missing(&s->use, i);
+        s->phase[i] = is_missing && p < 0 ? PHASE_WAITING : PHASE_READING;
+        if (!is_missing || p < 0)
+            continue;
+        s->stats.n_ahead_used++;
+        if (s->place[p].reading)
+            expert_reads_urge(s->reads, s->place[p].load);
+        if (slot >= 0)
+            adopt(s, slot, key);
+    }
+}
+
+/* Begin reads of the layer as long as there are places; then those of the next. */
+static void read_on(struct expert_shelf *s)
+{
+    int most = s->use.is_sweep ? SWEEP_LOADS : MOST_LOADS;
+    for (; s->cursor < s->use.n && count_reading(s) < most; s->cursor++) {
+        int i = s->cursor, key = key_of(s, s->layer, s->use.expert[i]), slot = s->use.slot[i];
+        if (s->phase[i] != PHASE_WAITING)
+            continue;
+        if (slot >= 0)
+            add_read(s, s->place_of[slot], key, EXPERT_DEMAND);
+        else if (!stage(s, key, EXPERT_DEMAND) &&
+                 !(make_room(s) && stage(s, key, EXPERT_DEMAND)))
+            break;
+        s->phase[i] = PHASE_READING;
+    }
+    if (s->cursor == s->use.n)
+        read_ahead(s);
+    begin_reads(s);
+}
+
+static bool is_stopped(struct dev *d)
+{
+    dev_check_stop(d);
+    return d->err.code != ERR_NONE;
+}
+
+/* The same routes to the cache that is only simulated. Its answers overwrite the need's. */
+static void ask_larger(struct expert_shelf *s)
+{
+    struct expert_use *u = &s->use;
+    CHECK(expert_use_decide(u, &s->larger) >= 0);
+    for (int i = 0; i < u->n; i++)
+        if (u->slot[i] >= 0 && expert_use_missing(u, i))
+            expert_slots_arrived(&s->larger, u->slot[i]);
+    expert_use_done(u, &s->larger);
+}
+
+void expert_shelf_want(struct expert_shelf *s, struct dev *d, int l, const struct route *route)
+{
+    CHECK(!s->is_open);
+    if (is_stopped(d))
+        return;
+    expert_use_begin(&s->use, route->id.rows);
+    for (int i = 0; i < route->id.rows; i++)
+        expert_use_add(&s->use, i, tensor_i32(&route->id, i), route->id.cols);
+    expert_use_end(&s->use, s->slots.n_slot, l);
+    poll(s, 0);
+    s->layer = l;
+    double begin = clock_now_s();
+    ask_larger(s);
+    uint64_t hits = s->slots.counts.hits;
+    while (expert_use_decide(&s->use, &s->slots) < 0) { /* reads of a step that failed hold slots */
+        poll(s, WAIT_S);
+        if (is_stopped(d))
+            return;
+    }
+    hits = s->slots.counts.hits - hits;
+    s->tally->lookups += (uint64_t)s->use.n;
+    s->tally->hits += hits;
+    s->of_layer[l].lookups += (uint64_t)s->use.n;
+    s->of_layer[l].hits += hits;
+    s->of_layer[l].n_step++;
+    s->of_layer[l].n_tok += (uint64_t)route->id.rows;
+    s->cursor = 0;
+    s->is_open = true;
+    look_up(s);
+    read_on(s);
+    add_wait(s, begin);
+}
+
+/* Where expert i of the need is, or -1 when it could not be read. */
+static int find_place(const struct expert_shelf *s, int i)
+{
+    int key = key_of(s, s->layer, s->use.expert[i]), slot = s->use.slot[i], p = -1;
+    if (slot < 0)
+        p = s->staged[key];
+    else if (s->slots.slot[slot].key == key)
+        p = s->place_of[slot];
+    return p >= 0 && s->place[p].failed ? -1 : p;
+}
+
+static void put_tensor(const struct expert_shelf *s, struct tensor *t, const struct expert_load *l,
+                       enum expert_part part, enum expert_part scale)
+{
+    t->data = (void *)(uintptr_t)expert_reads_part(s->reads, l, 0, part);
+    t->scale = expert_reads_part(s->reads, l, 0, scale);
+}
+
+/* Ascending, though one row's experts come in the order of its route. */
+static void put_expert(struct expert_shelf *s, int n, const struct expert *shape, int p)
+{
+    struct expert_load l = { .key = s->place[p].key, .n = 1, .place = memory_of(s, p) };
+    struct expert e = *shape;
+    put_tensor(s, &e.gate, &l, EXPERT_GATE, EXPERT_GATE_SCALE);
+    put_tensor(s, &e.up, &l, EXPERT_UP, EXPERT_UP_SCALE);
+    put_tensor(s, &e.down, &l, EXPERT_DOWN, EXPERT_DOWN_SCALE);
+    for (; n > 0 && s->some[n - 1].id > e.id; n--)
+        s->some[n] = s->some[n - 1];
+    s->some[n] = e;
+}
+
+/* What was given before is computed now: experts without a slot make room. */
+static void take_back(struct expert_shelf *s)
+{
+    for (int i = 0; i < s->use.n; i++) {
+        if (s->phase[i] != PHASE_GIVEN)
+            continue;
+        s->phase[i] = PHASE_OVER;
+        if (s->use.slot[i] < 0)
+            let_go(s, s->staged[key_of(s, s->layer, s->use.expert[i])]);
+    }
+}
+
+/* Those that are ready; how many are not. -1: one could not be read. */
+static int give(struct expert_shelf *s, const struct expert_set *all, int *n_given)
+{
+    int n_left = 0;
+    *n_given = 0;
+    for (int i = 0; i < s->use.n; i++) {
+        n_left += s->phase[i] == PHASE_WAITING;
+        if (s->phase[i] != PHASE_READING)
+            continue;
+        int p = find_place(s, i);
+        if (p < 0)
+            return -1;
+        n_left += !s->place[p].ready;
+        if (!s->place[p].ready)
+            continue;
+        put_expert(s, (*n_given)++, &all->e[s->use.expert[i]], p);
+        s->phase[i] = PHASE_GIVEN;
+    }
+    return n_left;
+}
+
+bool expert_shelf_next(struct expert_shelf *s, struct dev *d, struct expert_set *some)
+{
+    const struct expert_set *all = &s->ask.layer[s->layer].set;
+    int n_given = 0;
+    if (!s->is_open || is_stopped(d))
+        return false;
+    double begin = clock_now_s();
+    take_back(s);
+    poll(s, 0);
+    for (;;) {
+        read_on(s);
+        int n_left = give(s, all, &n_given);
+        if (n_left < 0)
+            dev_fail(d, s->failed.code, "%s", s->failed.text);
+        if (n_left <= 0 || n_given > 0 || is_stopped(d))
+            break;
+        CHECK(count_reading(s) > 0);
+        poll(s, WAIT_S);
+    }
+    add_wait(s, begin);
+    *some = (struct expert_set){ n_given, s->some };
+    return n_given > 0 && d->err.code == ERR_NONE;
+}
+
+void expert_shelf_done(struct expert_shelf *s)
+{
+    if (!s->is_open)
+        return;
+    take_back(s);
+    for (int i = 0; i < s->use.n; i++) /* a step that failed had not come to them */
+        if (s->phase[i] == PHASE_WAITING && s->use.slot[i] >= 0)
+            expert_slots_failed(&s->slots, s->use.slot[i]);
+    expert_use_done(&s->use, &s->slots);
+    s->is_open = false;
+    uint64_t bytes = expert_reads_stats(s->reads)->bytes_read;
+    s->tally->bytes += bytes - s->bytes_before;
+    s->of_layer[s->layer].bytes += bytes - s->bytes_before;
+    s->bytes_before = bytes;
+}
+
+/* ---- looking inside -------------------------------------------------------------------------- */
+
+void expert_shelf_stats(const struct expert_shelf *s, struct expert_shelf_stats *out)
+{
+    *out = s->stats;
+    out->layer = s->of_layer;
+    out->larger_misses = s->larger.counts.misses;
+    out->larger_bytes = (size_t)(s->larger.n_slot - s->slots.n_slot) * s->place_bytes;
+    out->slab_bytes = s->slab.size;
+    out->huge_bytes = s->slab.huge_bytes;
+    out->locked = s->slab.locked;
+}
+
+const struct expert_slots *expert_shelf_slots(const struct expert_shelf *s)
+{
+    return &s->slots;
+}
+
+const struct expert_reads *expert_shelf_reads(const struct expert_shelf *s)
+{
+    return s->reads;
+}

@@ -1,0 +1,374 @@
+/* layer_bench.c - what a layer costs, op by op, and what its products cost alone.
+ *
+ * The device calls a hook after every op; the time since the last call is the op's. A step is run
+ * and taken back again and again. Then only the products run, in the order of the layers, so that
+ * their weights come from memory as before: the difference is what surrounds them. */
+#include "measure.h"
+
+#include <stdlib.h>
+
+#include "clock.h"
+#include "deepseek4.h"
+#include "engine.h"
+#include "quant_random.h"
+#include "rng.h"
+#include "session.h"
+
+/* One layer's ops, as they ran. */
+struct seen {
+    int n_op;
+    struct op_call call[LAYER_MOST_OP];
+    double s[LAYER_MOST_OP][LAYER_MOST_REPEAT], alone_s[LAYER_MOST_OP][LAYER_MOST_REPEAT];
+};
+
+struct meter {
+    struct engine *engine;
+    struct session *session;
+    struct layer_bench *b;
+    struct seen *seen;      /* [n_layer + 1] */
+    int32_t *route;         /* [n_layer][n_tok][n_used] */
+    double *round_s;        /* [n_layer + 1] of this repetition */
+    struct row *row;
+    double last_s;
+    int round;              /* -1: before the first that counts */
+    bool processor_time;
+    dev_route_fn *chain;    /* who saw routes before */
+    void *chain_user;
+};
+
+/* With one thread, neighbours on the machine disturb processor time least. */
+static double now_s(const struct meter *m)
+{
+    return m->processor_time ? clock_processor_s() : clock_now_s();
+}
+
+static int layer_at(const struct meter *m, int layer)
+{
+    return layer < 0 ? m->engine->model->s.n_layer : layer;
+}
+
+static void note_op(void *user, int layer, const struct op_call *call)
+{
+    struct meter *m = user;
+    double now = now_s(m), spent = now - m->last_s;
+    struct seen *s = &m->seen[layer_at(m, layer)];
+    CHECK(s->n_op < LAYER_MOST_OP);
+    s->call[s->n_op] = *call;
+    if (m->round >= 0)
+        s->s[s->n_op][m->round] = spent;
+    m->round_s[layer_at(m, layer)] += spent;
+    s->n_op++;
+    m->last_s = now_s(m);
+}
+
+static void note_route(struct meter *m, int layer, const struct tensor *id)
+{
+    size_t n = (size_t)id->rows * (size_t)id->cols;
+    memcpy(m->route + (size_t)layer * n, id->data, n * sizeof *m->route);
+}
+
+/* ---- the whole step ------------------------------------------------------------------------ */
+
+static int run_step(struct meter *m, struct err *e)
+{
+    struct engine *en = m->engine;
+    struct kv_seq *kv = &m->session->kv;
+    struct kv_view *view = &kv->view;
+    struct rows r = { .n = m->b->n_tok, .host = m->row, .n_seq = 1, .kv = &view };
+    struct model_out out;
+    for (int l = 0; l <= en->model->s.n_layer; l++) {
+        m->seen[l].n_op = 0;
+        m->round_s[l] = 0;
+    }
+    TRY(kv_reserve(kv, r.n, e));
+    dev_begin(en->dev);
+    m->last_s = now_s(m);
+    model_forward(en->model, &r, NULL, &out);
+    int code = dev_wait(en->dev, e);
+    kv_abort(kv);
+    return code;
+}
+
+/* ---- products alone ------------------------------------------------------------------------ */
+
+static struct tensor random_input(struct dev *d, int cols, int rows)
+{
+    struct tensor x = dev_tensor(d, DT_F32, cols, rows);
+    struct quant_random q = { .type = DT_F32, .key = 1, .shift = -7 };
+    for (int i = 0; i < rows && x.data; i++)
+        quant_random(&q, (uint64_t)i * (uint64_t)cols, (size_t)cols, tensor_row(&x, i));
+    return x;
+}
+
+static void run_experts(struct meter *m, int layer, const struct tensor *x)
+{
+    struct dev *d = m->engine->dev;
+    const struct dsv4_layer *w = &m->engine->model->layer[layer];
+    int n = m->b->n_tok, n_used = w->route.n_used;
+    struct route route = { dev_tensor(d, DT_I32, n_used, n), dev_tensor(d, DT_F32, n_used, n) };
+    struct tensor part = dev_tensor(d, DT_F32, x->cols, n * n_used);
+    for (int i = 0; i < n * n_used && route.weight.data; i++) {
+        tensor_f32(&route.weight, i / n_used)[i % n_used] = .25f;
+        tensor_i32(&route.id, i / n_used)[i % n_used] =
+            m->route[(size_t)layer * (size_t)(n * n_used) + (size_t)i];
+    }
+    op_experts(d, &part, &w->experts, &route, x, w->clamp);
+}
+
+static void run_product(struct dev *d, const struct op_call *c, const struct tensor *x)
+{
+    struct tensor out = dev_tensor(d, DT_F32, c->w->rows, x->rows);
+    if (c->n_group > 1)
+        op_matmul_grouped(d, &out, c->w, x, c->n_group);
+    else if (strcmp(c->name, "matmul") == 0)
+        op_matmul(d, &out, c->w, x);
+    else
+        op_matmul_exact(d, &out, c->w, x);
+}
+
+/* Is it a product, or the product in it? */
+static bool is_product(const struct op_call *c)
+{
+    return strncmp(c->name, "matmul", 6) == 0 || strcmp(c->name, "experts") == 0;
+}
+
+static void run_alone(struct meter *m, int layer, int i)
+{
+    struct dev *d = m->engine->dev;
+    struct op_call c = m->seen[layer].call[i];
+    bool experts = !c.w;
+    int cols = experts ? m->engine->model->s.n_embd : c.w->cols * c.n_group;
+    int rows = layer == m->engine->model->s.n_layer ? 1 : m->b->n_tok;
+    dev_begin(d);
+    struct tensor x = random_input(d, cols, rows);
+    double start = now_s(m);
+    if (experts)
+        run_experts(m, layer, &x);
+    else
+        run_product(d, &c, &x);
+    double spent = now_s(m) - start;
+    if (m->round >= 0)
+        m->seen[layer].alone_s[i][m->round] = spent;
+}
+
+static void run_layer_products(struct meter *m, int layer)
+{
+    for (int i = 0; i < m->seen[layer].n_op; i++)
+        if (is_product(&m->seen[layer].call[i]))
+            run_alone(m, layer, i);
+}
+
+static int run_products(struct meter *m, struct err *e)
+{
+    struct dev *d = m->engine->dev;
+    d->on_op = NULL;
+    for (m->round = -1; m->round < m->b->repeat; m->round++)
+        for (int l = 0; l <= m->engine->model->s.n_layer; l++)
+            run_layer_products(m, l);
+    return dev_wait(d, e);
+}
+
+/* ---- sums ---------------------------------------------------------------------------------- */
+
+static int kind_of(const struct engine *engine, int layer)
+{
+    const struct dsv4_hyper *s = &engine->model->s;
+    if (layer == s->n_layer)
+        return LAYER_HEAD;
+    return s->ratio[layer] == 0                ? LAYER_WINDOW
+           : s->ratio[layer] == DSV4_INDEX_RATIO ? LAYER_SPARSE
+                                                 : LAYER_HEAVY;
+}
+
+struct layer_counts measure_layer_counts(dstar_engine *engine)
+{
+    const struct engine *en = engine_of(engine);
+    struct layer_counts c = { .n_embd = en->model->s.n_embd };
+    for (int l = 0; l <= en->model->s.n_layer; l++)
+        c.n[kind_of(en, l)]++;
+    return c;
+}
+
+static double matrix_bytes(const struct tensor *w)
+{
+    return (double)w->pitch * w->rows + (w->scale ? (double)w->scale_pitch * w->rows : 0);
+}
+
+/* Of the experts that rows of the step use. */
+static double experts_bytes(const struct meter *m, int layer)
+{
+    const struct dsv4_layer *w = &m->engine->model->layer[layer];
+    int n = m->b->n_tok * w->route.n_used;
+    const int32_t *id = m->route + (size_t)layer * (size_t)n;
+    double bytes = 0;
+    for (int e = 0; e < w->experts.n; e++) {
+        const struct expert *x = &w->experts.e[e];
+        bool used = false;
+        for (int i = 0; i < n && !used; i++)
+            used = id[i] == x->id;
+        if (used)
+            bytes += matrix_bytes(&x->gate) + matrix_bytes(&x->up) + matrix_bytes(&x->down);
+    }
+    return bytes;
+}
+
+/* Cached rows that the last row of the step looks at. */
+static double cache_bytes(const struct meter *m, int layer)
+{
+    const struct dsv4_hyper *h = &m->engine->model->s;
+    const struct kv_shape *s = m->session->kv.view.shape;
+    int ratio = h->ratio[layer], end = m->b->at + m->b->n_tok;
+    double bytes = (double)MIN(end, s->window) * (double)s->row_bytes;
+    int n = ratio ? end / ratio : 0;
+    if (ratio == DSV4_INDEX_RATIO)
+        return bytes + (double)n * (double)s->index_row_bytes +
+               (double)MIN(n, h->index_top_k) * (double)s->row_bytes;
+    return bytes + (double)n * (double)s->row_bytes;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(const double *all, int n)
+{
+    double v[LAYER_MOST_REPEAT];
+    memcpy(v, all, (size_t)n * sizeof *v);
+    qsort(v, (size_t)n, sizeof *v, ascending);
+    return (v[(n - 1) / 2] + v[n / 2]) / 2;
+}
+
+static void add_layer(const struct meter *m, int layer, struct layer_times *t)
+{
+    const struct seen *s = &m->seen[layer];
+    t->n_op = s->n_op;
+    for (int i = 0; i < s->n_op; i++) {
+        struct layer_op *op = &t->op[i];
+        const struct op_call *c = &s->call[i];
+        bool experts = strcmp(c->name, "experts") == 0;
+        double bytes = c->w && strcmp(c->name, "embed") != 0 ? matrix_bytes(c->w)
+                       : experts                              ? experts_bytes(m, layer)
+                                                              : 0;
+        op->name = c->name;
+        op->type = c->w ? dtype_name((int)c->w->type) : NULL;
+        op->cols = c->w ? c->w->cols : 0;
+        op->rows = c->w ? c->w->rows : 0;
+        op->bytes += bytes;
+        double in_layer = median(s->s[i], m->b->repeat);
+        double alone = is_product(c) ? median(s->alone_s[i], m->b->repeat) : 0;
+        op->in_layer_s += in_layer;
+        op->alone_s += alone;
+        t->bytes += bytes;
+        t->alone_s += is_product(c) ? alone : in_layer;
+    }
+    if (layer < m->engine->model->s.n_layer)
+        t->cache_bytes += cache_bytes(m, layer);
+    t->n_layer++;
+}
+
+/* Sums over the layers of a kind to those of one. */
+static void divide(struct layer_times *t)
+{
+    double n = MAX(t->n_layer, 1);
+    for (int k = 0; k < LAYER_MOST_REPEAT; k++)
+        t->s[k] /= n;
+    for (int i = 0; i < t->n_op; i++) {
+        t->op[i].bytes /= n;
+        t->op[i].in_layer_s /= n;
+        t->op[i].alone_s /= n;
+    }
+    t->bytes /= n;
+    t->cache_bytes /= n;
+    t->alone_s /= n;
+}
+
+/* ---- everything ---------------------------------------------------------------------------- */
+
+static void keep_route(void *user, int layer, const struct route *route, const struct rows *r)
+{
+    struct meter *m = user;
+    if (m->chain) /* what imposes routes comes first */
+        m->chain(m->chain_user, layer, route, r);
+    if (layer >= 0 && layer < m->engine->model->s.n_layer)
+        note_route(m, layer, &route->id);
+}
+
+static int run_all(struct meter *m, struct err *e)
+{
+    int n_layer = m->engine->model->s.n_layer;
+    struct layer_bench *b = m->b;
+    for (m->round = -1; m->round < b->repeat; m->round++) {
+        TRY(run_step(m, e));
+        for (int l = 0; l <= n_layer && m->round >= 0; l++)
+            b->kind[kind_of(m->engine, l)].s[m->round] += m->round_s[l];
+    }
+    TRY(run_products(m, e));
+    for (int l = 0; l <= n_layer; l++)
+        add_layer(m, l, &b->kind[kind_of(m->engine, l)]);
+    for (int k = 0; k < N_LAYER_KIND; k++)
+        divide(&b->kind[k]);
+    return 0;
+}
+
+static void plan_rows(struct meter *m)
+{
+    uint64_t n_vocab = (uint64_t)m->engine->model->s.n_vocab;
+    for (int i = 0; i < m->b->n_tok; i++) {
+        int pos = m->b->at + i;
+        m->row[i] = (struct row){ (int32_t)(rng_at(7, (uint64_t)pos) % n_vocab), pos, 0,
+                                  i == m->b->n_tok - 1 };
+    }
+}
+
+static int take_memory(struct meter *m, struct err *e)
+{
+    const struct dsv4_hyper *s = &m->engine->model->s;
+    size_t n = (size_t)s->n_layer + 1, n_tok = (size_t)m->b->n_tok;
+    m->seen = calloc(n, sizeof *m->seen);
+    m->round_s = calloc(n, sizeof *m->round_s);
+    m->route = calloc(n * n_tok * (size_t)s->n_used, sizeof *m->route);
+    m->row = calloc(n_tok, sizeof *m->row);
+    if (!m->seen || !m->round_s || !m->route || !m->row)
+        return err_set(e, ERR_NO_MEMORY, "out of memory for measuring %d rows", m->b->n_tok);
+    return 0;
+}
+
+int measure_layers(struct layer_bench *b, dstar_session *session, struct err *e)
+{
+    struct session *s = session_of(session);
+    struct dev *d = s->engine->dev;
+    struct meter m = { .engine = s->engine, .session = s, .b = b };
+    m.processor_time = dev_n_thread(d) == 1;
+    m.chain = d->on_route;
+    m.chain_user = d->on_route_user;
+    CHECK(b->repeat >= 1 && b->repeat <= LAYER_MOST_REPEAT && !d->on_op);
+    if (b->n_tok < 1 || b->n_tok > s->engine->budget.max_rows || b->at < 0)
+        return err_set(e, ERR_LIMIT, "%d rows at %d: expected 1 to %d rows", b->n_tok, b->at,
+                       s->engine->budget.max_rows);
+    if (s->engine->model->store)
+        return err_set(e, ERR_UNSUPPORTED, "%s: its experts are read while it runs; expected a "
+                       "model that memory holds, such as a few of its layers", s->engine->path);
+    memset(b->kind, 0, sizeof b->kind);
+    int code = take_memory(&m, e);
+    if (code == 0)
+        code = measure_fill_cache(session, b->at, 1, e);
+    if (code == 0) {
+        plan_rows(&m);
+        d->on_op = note_op;
+        d->on_op_user = &m;
+        d->on_route = keep_route;
+        d->on_route_user = &m;
+        code = run_all(&m, e);
+        d->on_op = NULL;
+        d->on_op_user = NULL;
+        d->on_route = m.chain;
+        d->on_route_user = m.chain_user;
+    }
+    free(m.seen);
+    free(m.round_s);
+    free(m.route);
+    free(m.row);
+    return code;
+}

@@ -1,0 +1,132 @@
+/* deepseek4_layer.c - one layer of DeepSeek-V4, top to bottom.
+ *
+ * The token's state is a few parallel residual streams. Attention and the experts each see one
+ * mixture of them and write back to all. Prefill, decode and many conversations are the same
+ * lines: only the list of rows differs. */
+#include "deepseek4.h"
+
+static struct tensor scratch(const struct model *m, int cols, int rows)
+{
+    return dev_tensor(m->dev, DT_F32, cols, rows);
+}
+
+static struct tensor product(const struct model *m, const struct tensor *w, const struct tensor *x)
+{
+    struct tensor y = scratch(m, w->rows, x->rows);
+    op_matmul(m->dev, &y, w, x);
+    return y;
+}
+
+static struct tensor product_exact(const struct model *m, const struct tensor *w,
+                                   const struct tensor *x)
+{
+    struct tensor y = scratch(m, w->rows, x->rows);
+    op_matmul_exact(m->dev, &y, w, x);
+    return y;
+}
+
+/* Pool the values and gate scores of x into the cache's compressed rows. */
+static void compress(const struct model *m, const struct dsv4_layer *w, int l, bool index,
+                     const struct tensor *x, const struct rows *r)
+{
+    struct tensor a = product_exact(m, index ? &w->index_comp_kv : &w->comp_kv, x);
+    struct tensor s = product_exact(m, index ? &w->index_comp_gate : &w->comp_gate, x);
+    op_compress(m->dev, &a, &s, index ? &w->index_comp : &w->comp, w->rope, r, l);
+}
+
+/* The compressed rows that each query attends to. */
+static struct tensor pick(const struct model *m, const struct dsv4_layer *w, int l,
+                          const struct tensor *x, const struct tensor *q_low, const struct rows *r)
+{
+    struct dev *d = m->dev;
+    struct tensor picked = dev_tensor(d, DT_I32, m->indexer.top_k, r->n);
+    struct tensor q = product_exact(m, &w->index_q, q_low);
+    struct tensor weight = product_exact(m, &w->index_proj, x);
+    op_index_query(d, &q, &m->indexer, w->rope, r);
+    op_pick(d, &picked, &q, &weight, &m->indexer, r, l);
+    return picked;
+}
+
+static struct tensor attention(const struct model *m, const struct dsv4_layer *w, int l,
+                               const struct tensor *x, const struct rows *r)
+{
+    struct dev *d = m->dev;
+    struct tensor q_low = product(m, &w->q_a, x);
+    op_norm(d, &q_low, &q_low, w->q_norm, m->s.rms_eps);
+    struct tensor q = product(m, &w->q_b, &q_low);
+    op_norm_heads(d, &q, m->s.n_head, m->s.rms_eps);
+    op_rope(d, &q, m->s.n_head, w->rope, false, r);
+
+    struct tensor kv = product(m, &w->kv, x);
+    op_norm(d, &kv, &kv, w->kv_norm, m->s.rms_eps);
+    op_rope(d, &kv, 1, w->rope, false, r);
+    op_kv_store(d, &kv, r, l);
+
+    struct tensor picked;
+    if (w->ratio)
+        compress(m, w, l, false, x, r);
+    if (w->at.picked) {
+        compress(m, w, l, true, x, r);
+        picked = pick(m, w, l, x, &q_low, r);
+    }
+    struct tensor o = scratch(m, q.cols, r->n);
+    op_attend(d, &o, &q, w->at.picked ? &picked : NULL, &w->at, r, l);
+    op_rope(d, &o, m->s.n_head, w->rope, true, r); /* values carry their rotation: undo ours */
+
+    struct tensor low = scratch(m, w->o_a.rows, r->n);
+    op_matmul_grouped(d, &low, &w->o_a, &o, m->s.n_group);
+    return product(m, &w->o_b, &low);
+}
+
+/* The order of these lines is the overlap with the disk. */
+static struct tensor feed_forward(const struct model *m, const struct dsv4_layer *w, int l,
+                                  const struct tensor *x, const struct rows *r)
+{
+    struct dev *d = m->dev;
+    struct expert_need need;
+    struct expert_set some;
+    struct tensor logits = product_exact(m, &w->router, x);
+    struct route route = { dev_tensor(d, DT_I32, w->route.n_used, r->n),
+                           scratch(m, w->route.n_used, r->n) };
+    op_route(d, &route, &logits, &w->route, r);
+    experts_want(m->store, d, &w->experts, l, &route, &need); /* begins to read what is missing */
+
+    struct tensor gate = product(m, &w->sh_gate, x);
+    struct tensor up = product(m, &w->sh_up, x);
+    op_swiglu(d, &gate, &gate, &up, w->clamp);
+    struct tensor shared = product(m, &w->sh_down, &gate);
+
+    struct tensor part = scratch(m, x->cols, r->n * w->route.n_used);
+    struct tensor out = scratch(m, x->cols, r->n);
+    while (experts_next(&need, d, &some)) /* what is here, then what arrives */
+        op_experts(d, &part, &some, &route, x, w->clamp);
+    op_sum_experts(d, &out, &part, &route); /* ascending expert id, whatever came first */
+    experts_done(&need);
+    op_add(d, &out, &shared);
+    return out;
+}
+
+void dsv4_layer_forward(const struct model *m, const struct dsv4_layer *w, int l,
+                        struct tensor *streams, const struct rows *r)
+{
+    struct dev *d = m->dev;
+    int n_hc = m->s.n_hc;
+    d->layer = l;
+    size_t mark = arena_mark(&d->scratch);
+    struct tensor x = scratch(m, m->s.n_embd, r->n);
+    struct tensor gates = scratch(m, 2 * n_hc + n_hc * n_hc, r->n);
+    size_t half = arena_mark(&d->scratch);
+
+    op_hc_mix(d, &x, &gates, streams, &w->hc_attn);
+    op_norm(d, &x, &x, w->attn_norm, m->s.rms_eps);
+    struct tensor y = attention(m, w, l, &x, r);
+    op_hc_spread(d, streams, &y, &gates, &w->hc_attn);
+    arena_rewind(&d->scratch, half);
+
+    op_hc_mix(d, &x, &gates, streams, &w->hc_ffn);
+    op_norm(d, &x, &x, w->ffn_norm, m->s.rms_eps);
+    y = feed_forward(m, w, l, &x, r);
+    op_hc_spread(d, streams, &y, &gates, &w->hc_ffn);
+    arena_rewind(&d->scratch, mark);
+    d->layer = -1;
+}

@@ -1,0 +1,62 @@
+/* dev.c - a step's memory and its one remembered failure. */
+#include "dev.h"
+
+#include "ops_table.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+void dev_fail(struct dev *d, enum err_code code, const char *fmt, ...)
+{
+    if (d->err.code != ERR_NONE)
+        return;
+    va_list ap;
+    va_start(ap, fmt);
+    char text[512];
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (d->layer >= 0)
+        err_set(&d->err, code, "device %s, layer %d: %s", d->name, d->layer, text);
+    else
+        err_set(&d->err, code, "device %s: %s", d->name, text);
+}
+
+void *dev_alloc(struct dev *d, size_t bytes)
+{
+    if (d->err.code != ERR_NONE)
+        return NULL;
+    void *p = arena_alloc(&d->scratch, bytes);
+    if (!p && !dev_planning(d))
+        dev_fail(d, ERR_NO_MEMORY, "scratch of %zu bytes is too small for %zu more",
+                 d->scratch.size, bytes);
+    return p;
+}
+
+struct tensor dev_tensor(struct dev *d, enum dtype type, int cols, int rows)
+{
+    size_t pitch = dtype_bytes(type, (size_t)cols);
+    return (struct tensor){
+        .data = dev_alloc(d, pitch * (size_t)rows),
+        .type = type,
+        .cols = cols,
+        .rows = rows,
+        .pitch = pitch,
+    };
+}
+
+void dev_begin(struct dev *d)
+{
+    d->err = (struct err){ 0 };
+    d->layer = -1;
+    d->scratch.overflow = false;
+    arena_rewind(&d->scratch, 0);
+}
+
+int dev_wait(struct dev *d, struct err *e)
+{
+    if (d->err.code == ERR_NONE && d->ops->wait)
+        TRY(d->ops->wait(d, e));
+    if (d->err.code == ERR_NONE)
+        return 0;
+    return err_set(e, d->err.code, "%s", d->err.text);
+}

@@ -1,0 +1,88 @@
+/* dev.h - a device: memory, a queue of work, one remembered failure. */
+#ifndef DS_DEV_H
+#define DS_DEV_H
+
+#include "arena.h"
+#include "error.h"
+#include "tensor.h"
+
+#include <stdatomic.h>
+
+struct ops;
+struct route;
+
+/* Sees what the router of `layer` decided for rows r; ids and weights are in host memory. */
+typedef void dev_route_fn(void *user, int layer, const struct route *route, const struct rows *r);
+
+/* The rows that one routed expert of `layer` computes. A pair is a row's use of an expert. */
+struct dev_pairs {
+    int layer, expert, n, n_used;
+    const int *pair;          /* [n] row * n_used + slot, ascending */
+    const struct tensor *x;   /* gate and up of pair i see row pair[i] / n_used */
+    const struct tensor *mid; /* [n rows] down sees these: routing weight applied */
+};
+
+/* Sees the inputs of every product before they are rounded to what kernels like; all in host
+ * memory. A device that computes experts shows their pairs itself, once for each expert. */
+struct dev_watch {
+    void (*input)(void *user, const struct tensor *w, const struct tensor *x);
+    void (*expert)(void *user, const struct dev_pairs *p);
+    void *user;
+};
+
+/* Sees the streams of rows r behind `layer`, in host memory. */
+typedef void dev_layer_fn(void *user, int layer, const struct tensor *streams,
+                          const struct rows *r);
+
+/* One op that has run, for measuring. w: the matrix it read, NULL: none, or experts. */
+struct op_call {
+    const char *name; /* without "op_" */
+    const struct tensor *w;
+    int n_group;
+};
+typedef void dev_op_fn(void *user, int layer, const struct op_call *call);
+
+struct dev {
+    const char *name;       /* "cpu" */
+    const struct ops *ops;
+    struct arena scratch;   /* a step's temporary memory; without memory while planning */
+    struct err err;         /* sticky: the first failure mutes the rest of the step */
+    int layer;              /* being computed, for messages; -1 outside layers */
+    dev_route_fn *on_route; /* called after every op_route that computed; NULL: nobody looks */
+    void *on_route_user;
+    dev_layer_fn *on_layer; /* called after every layer of the network that computed; or NULL */
+    void *on_layer_user;
+    const struct dev_watch *watch; /* NULL: nobody looks */
+    const atomic_int *stop; /* not 0: the step is to fail soon; NULL: nobody will want that */
+    dev_op_fn *on_op;       /* called after every op; NULL: nobody looks */
+    void *on_op_user;
+    void *impl;
+};
+
+/* While planning, ops take their scratch and compute nothing; arena.peak is the answer. */
+static inline bool dev_planning(const struct dev *d)
+{
+    return d->scratch.mem == NULL;
+}
+
+/* Scratch memory; on exhaustion the device fails and NULL is returned (also while planning). */
+void *dev_alloc(struct dev *d, size_t bytes);
+struct tensor dev_tensor(struct dev *d, enum dtype type, int cols, int rows);
+
+/* Record a failure of the running step unless there is one. */
+void dev_fail(struct dev *d, enum err_code code, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+/* Fail with ERR_CANCELLED if the step is to stop. */
+static inline void dev_check_stop(struct dev *d)
+{
+    if (d->stop && atomic_load_explicit(d->stop, memory_order_relaxed))
+        dev_fail(d, ERR_CANCELLED, "cancelled");
+}
+
+/* Start a step: forget the last failure, empty the scratch. */
+void dev_begin(struct dev *d);
+
+/* End a step: wait until all work is done; the step's failure, if any. */
+int dev_wait(struct dev *d, struct err *e);
+
+#endif

@@ -1,0 +1,266 @@
+/* ops.c - the one door to every op: check the shapes, stop after a failure, call the table. */
+#include "ops_table.h"
+
+static bool muted(struct dev *d)
+{
+    dev_check_stop(d);
+    return d->err.code != ERR_NONE;
+}
+
+/* For whoever measures: the op has run. w: the matrix it read, NULL: none, or experts. */
+static void done(struct dev *d, const char *op, const struct tensor *w, int n_group)
+{
+    if (d->on_op && !dev_planning(d))
+        d->on_op(d->on_op_user, d->layer, &(struct op_call){ op, w, n_group });
+}
+
+static void check_f32(const struct tensor *t, int rows, int cols)
+{
+    CHECK(t->type == DT_F32 && t->rows == rows && t->cols == cols);
+}
+
+static void check_rows(const struct tensor *t, const struct rows *r)
+{
+    CHECK(t->type == DT_F32 && t->rows == r->n);
+}
+
+/* x is about to be multiplied with w. */
+static void show(struct dev *d, const struct tensor *w, const struct tensor *x)
+{
+    if (d->watch && !dev_planning(d))
+        d->watch->input(d->watch->user, w, x);
+}
+
+void op_embed(struct dev *d, struct tensor *streams, const struct tensor *table,
+              const struct rows *r)
+{
+    if (muted(d))
+        return;
+    check_rows(streams, r);
+    CHECK(streams->cols % table->cols == 0);
+    d->ops->embed(d, streams, table, r);
+    done(d, "embed", table, 1);
+}
+
+void op_gather(struct dev *d, struct tensor *out, const struct tensor *x, const struct rows *r)
+{
+    if (muted(d))
+        return;
+    check_rows(x, r);
+    CHECK(out->cols == x->cols && out->rows <= x->rows);
+    d->ops->gather(d, out, x, r);
+    done(d, "gather", NULL, 1);
+}
+
+void op_norm(struct dev *d, struct tensor *out, const struct tensor *x, const float *weight,
+             float eps)
+{
+    if (muted(d))
+        return;
+    check_f32(out, x->rows, x->cols);
+    d->ops->norm(d, out, x, weight, eps);
+    done(d, "norm", NULL, 1);
+}
+
+void op_norm_heads(struct dev *d, struct tensor *x, int n_head, float eps)
+{
+    if (muted(d))
+        return;
+    CHECK(x->type == DT_F32 && x->cols % n_head == 0);
+    d->ops->norm_heads(d, x, n_head, eps);
+    done(d, "norm_heads", NULL, 1);
+}
+
+void op_matmul(struct dev *d, struct tensor *out, const struct tensor *w, const struct tensor *x)
+{
+    if (muted(d))
+        return;
+    check_f32(out, x->rows, w->rows);
+    CHECK(x->type == DT_F32 && x->cols == w->cols);
+    show(d, w, x);
+    d->ops->matmul(d, out, w, x);
+    done(d, "matmul", w, 1);
+}
+
+void op_matmul_exact(struct dev *d, struct tensor *out, const struct tensor *w,
+                     const struct tensor *x)
+{
+    if (muted(d))
+        return;
+    check_f32(out, x->rows, w->rows);
+    CHECK(x->type == DT_F32 && x->cols == w->cols);
+    show(d, w, x);
+    d->ops->matmul_exact(d, out, w, x);
+    done(d, "matmul_exact", w, 1);
+}
+
+void op_matmul_grouped(struct dev *d, struct tensor *out, const struct tensor *w,
+                       const struct tensor *x, int n_group)
+{
+    if (muted(d))
+        return;
+    check_f32(out, x->rows, w->rows);
+    CHECK(x->type == DT_F32 && x->cols == w->cols * n_group && w->rows % n_group == 0);
+    if (d->watch) { /* every group is a row of its own */
+        struct tensor group = { x->data, DT_F32, w->cols, x->rows * n_group,
+                                (size_t)w->cols * sizeof(float), NULL, 0 };
+        CHECK(x->pitch == group.pitch * (size_t)n_group);
+        show(d, w, &group);
+    }
+    d->ops->matmul_grouped(d, out, w, x, n_group);
+    done(d, "matmul_grouped", w, n_group);
+}
+
+void op_swiglu(struct dev *d, struct tensor *out, const struct tensor *gate,
+               const struct tensor *up, float clamp)
+{
+    if (muted(d))
+        return;
+    check_f32(out, gate->rows, gate->cols);
+    check_f32(up, gate->rows, gate->cols);
+    d->ops->swiglu(d, out, gate, up, clamp);
+    done(d, "swiglu", NULL, 1);
+}
+
+void op_add(struct dev *d, struct tensor *out, const struct tensor *x)
+{
+    if (muted(d))
+        return;
+    check_f32(out, x->rows, x->cols);
+    d->ops->add(d, out, x);
+    done(d, "add", NULL, 1);
+}
+
+void op_rope(struct dev *d, struct tensor *x, int n_head, const struct rope *rope, bool inverse,
+             const struct rows *r)
+{
+    if (muted(d))
+        return;
+    check_rows(x, r);
+    CHECK(x->cols % n_head == 0 && x->cols / n_head >= 2 * rope->n_pair);
+    d->ops->rope(d, x, n_head, rope, inverse, r);
+    done(d, "rope", NULL, 1);
+}
+
+void op_hc_mix(struct dev *d, struct tensor *x, struct tensor *gates, const struct tensor *streams,
+               const struct hc *hc)
+{
+    if (muted(d))
+        return;
+    check_f32(streams, x->rows, x->cols * hc->n_stream);
+    check_f32(gates, x->rows, 2 * hc->n_stream + hc->n_stream * hc->n_stream);
+    CHECK(hc->fn.rows == gates->cols && hc->fn.cols == streams->cols);
+    d->ops->hc_mix(d, x, gates, streams, hc);
+    done(d, "hc_mix", &hc->fn, 1);
+}
+
+void op_hc_spread(struct dev *d, struct tensor *streams, const struct tensor *y,
+                  const struct tensor *gates, const struct hc *hc)
+{
+    if (muted(d))
+        return;
+    check_f32(streams, y->rows, y->cols * hc->n_stream);
+    check_f32(gates, y->rows, 2 * hc->n_stream + hc->n_stream * hc->n_stream);
+    d->ops->hc_spread(d, streams, y, gates, hc);
+    done(d, "hc_spread", NULL, 1);
+}
+
+void op_hc_head(struct dev *d, struct tensor *x, const struct tensor *streams, const struct hc *hc)
+{
+    if (muted(d))
+        return;
+    check_f32(streams, x->rows, x->cols * hc->n_stream);
+    CHECK(hc->fn.rows == hc->n_stream && hc->fn.cols == streams->cols);
+    d->ops->hc_head(d, x, streams, hc);
+    done(d, "hc_head", &hc->fn, 1);
+}
+
+void op_kv_store(struct dev *d, const struct tensor *kv, const struct rows *r, int l)
+{
+    if (muted(d))
+        return;
+    check_rows(kv, r);
+    d->ops->kv_store(d, kv, r, l);
+    done(d, "kv_store", NULL, 1);
+}
+
+void op_compress(struct dev *d, const struct tensor *a, const struct tensor *s,
+                 const struct compressor *c, const struct rope *rope, const struct rows *r, int l)
+{
+    if (muted(d))
+        return;
+    check_f32(a, r->n, c->width);
+    check_f32(s, r->n, c->width);
+    CHECK(c->width == c->dim || c->width == 2 * c->dim);
+    d->ops->compress(d, a, s, c, rope, r, l);
+    done(d, "compress", NULL, 1);
+}
+
+void op_index_query(struct dev *d, struct tensor *q, const struct indexer *ix,
+                    const struct rope *rope, const struct rows *r)
+{
+    if (muted(d))
+        return;
+    check_f32(q, r->n, ix->n_head * ix->dim);
+    d->ops->index_query(d, q, ix, rope, r);
+    done(d, "index_query", NULL, 1);
+}
+
+void op_pick(struct dev *d, struct tensor *picked, const struct tensor *q,
+             const struct tensor *weight, const struct indexer *ix, const struct rows *r, int l)
+{
+    if (muted(d))
+        return;
+    check_f32(q, r->n, ix->n_head * ix->dim);
+    check_f32(weight, r->n, ix->n_head);
+    CHECK(picked->type == DT_I32 && picked->rows == r->n && picked->cols == ix->top_k);
+    d->ops->pick(d, picked, q, weight, ix, r, l);
+    done(d, "pick", NULL, 1);
+}
+
+void op_attend(struct dev *d, struct tensor *out, const struct tensor *q,
+               const struct tensor *picked, const struct attention *at, const struct rows *r, int l)
+{
+    if (muted(d))
+        return;
+    check_rows(q, r);
+    check_f32(out, r->n, q->cols);
+    CHECK(q->cols % at->n_head == 0 && (picked != NULL) == at->picked);
+    d->ops->attend(d, out, q, picked, at, r, l);
+    done(d, "attend", NULL, 1);
+}
+
+void op_route(struct dev *d, struct route *out, const struct tensor *logits,
+              const struct router *router, const struct rows *r)
+{
+    if (muted(d))
+        return;
+    check_f32(logits, r->n, router->n_expert);
+    CHECK(out->id.type == DT_I32 && out->id.rows == r->n && out->id.cols == router->n_used);
+    check_f32(&out->weight, r->n, router->n_used);
+    d->ops->route(d, out, logits, router, r);
+    done(d, "route", NULL, 1);
+    if (d->on_route && !muted(d) && !dev_planning(d))
+        d->on_route(d->on_route_user, d->layer, out, r);
+}
+
+void op_experts(struct dev *d, struct tensor *part, const struct expert_set *some,
+                const struct route *route, const struct tensor *x, float clamp)
+{
+    if (muted(d))
+        return;
+    check_f32(part, x->rows * route->id.cols, x->cols);
+    CHECK(route->id.rows == x->rows);
+    d->ops->experts(d, part, some, route, x, clamp);
+    done(d, "experts", NULL, 1);
+}
+
+void op_sum_experts(struct dev *d, struct tensor *out, const struct tensor *part,
+                    const struct route *route)
+{
+    if (muted(d))
+        return;
+    check_f32(part, out->rows * route->id.cols, out->cols);
+    d->ops->sum_experts(d, out, part, route);
+    done(d, "sum_experts", NULL, 1);
+}

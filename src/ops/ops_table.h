@@ -1,0 +1,48 @@
+/* ops_table.h - what a device provides: one function per op, in the words of ops.h.
+ *
+ * A backend's table starts as the scalar one and is overwritten where it has something faster. */
+#ifndef DS_OPS_TABLE_H
+#define DS_OPS_TABLE_H
+
+#include "ops.h"
+
+struct ops {
+    void (*embed)(struct dev *, struct tensor *, const struct tensor *, const struct rows *);
+    void (*gather)(struct dev *, struct tensor *, const struct tensor *, const struct rows *);
+    void (*norm)(struct dev *, struct tensor *, const struct tensor *, const float *, float);
+    void (*norm_heads)(struct dev *, struct tensor *, int, float);
+    void (*matmul)(struct dev *, struct tensor *, const struct tensor *, const struct tensor *);
+    void (*matmul_exact)(struct dev *, struct tensor *, const struct tensor *,
+                         const struct tensor *);
+    void (*matmul_grouped)(struct dev *, struct tensor *, const struct tensor *,
+                           const struct tensor *, int);
+    void (*swiglu)(struct dev *, struct tensor *, const struct tensor *, const struct tensor *,
+                   float);
+    void (*add)(struct dev *, struct tensor *, const struct tensor *);
+    void (*rope)(struct dev *, struct tensor *, int, const struct rope *, bool,
+                 const struct rows *);
+    void (*hc_mix)(struct dev *, struct tensor *, struct tensor *, const struct tensor *,
+                   const struct hc *);
+    void (*hc_spread)(struct dev *, struct tensor *, const struct tensor *, const struct tensor *,
+                      const struct hc *);
+    void (*hc_head)(struct dev *, struct tensor *, const struct tensor *, const struct hc *);
+    void (*kv_store)(struct dev *, const struct tensor *, const struct rows *, int);
+    void (*compress)(struct dev *, const struct tensor *, const struct tensor *,
+                     const struct compressor *, const struct rope *, const struct rows *, int);
+    void (*index_query)(struct dev *, struct tensor *, const struct indexer *,
+                        const struct rope *, const struct rows *);
+    void (*pick)(struct dev *, struct tensor *, const struct tensor *, const struct tensor *,
+                 const struct indexer *, const struct rows *, int);
+    void (*attend)(struct dev *, struct tensor *, const struct tensor *, const struct tensor *,
+                   const struct attention *, const struct rows *, int);
+    void (*route)(struct dev *, struct route *, const struct tensor *, const struct router *,
+                  const struct rows *);
+    void (*experts)(struct dev *, struct tensor *, const struct expert_set *,
+                    const struct route *, const struct tensor *, float);
+    void (*sum_experts)(struct dev *, struct tensor *, const struct tensor *,
+                        const struct route *);
+    /* Wait for queued work; NULL where ops run at once. */
+    int (*wait)(struct dev *, struct err *);
+};
+
+#endif

@@ -1,0 +1,303 @@
+/* engine.c - opening in the order of need, and the step.
+ *
+ * Files, device, network, tokenizer; then the plan; then all memory that steps will ever use. A
+ * step itself allocates nothing. */
+#define _GNU_SOURCE
+#include "engine.h"
+
+#include "clock.h"
+#include "cpu.h"
+#include "file.h"
+#include "pages.h"
+#include "session.h"
+#include "stream.h"
+
+#include <stdlib.h>
+
+#define MAX_SESSIONS 4096
+#define MAX_ROWS 65536
+
+/* Rows of a step unless asked for. A cancelled prompt waits for the end of its step: a model that
+ * fits in any memory takes small ones; a large one takes large ones, since every step reads nearly
+ * all of its experts. */
+#define ROWS_REF 16
+#define ROWS_SMALL 64
+#define ROWS_LARGE 256
+#define LARGE_BYTES ((size_t)4 << 30)
+#define ROWS_STREAM 512 /* experts that are read serve twice as many */
+#define SCRATCH_SHARE 8 /* if scratch then takes at most so much of the experts' memory */
+#define CODE_BYTES ((size_t)8 << 20) /* of the program and its libraries in memory */
+
+/* ---- opening ------------------------------------------------------------------------------ */
+
+static int progress(const struct dstar_options *o, const char *what, double done, struct err *e)
+{
+    if (o->progress && o->progress(o->progress_user, what, done))
+        return err_set(e, ERR_CANCELLED, "%s: opening was cancelled", o->model);
+    return 0;
+}
+
+static int check_options(const struct dstar_options *o, struct err *e)
+{
+    if (!o->model)
+        return err_set(e, ERR_ARGUMENT, "options: model is missing");
+    if (o->part < DSTAR_ALL || o->part > DSTAR_PLAN)
+        return err_set(e, ERR_ARGUMENT, "options: part is %d, expected 0 to 2", o->part);
+    if (o->threads < 0 || o->threads > 4096)
+        return err_set(e, ERR_ARGUMENT, "options: threads is %d, expected 0 to 4096", o->threads);
+    if (o->ctx < 0)
+        return err_set(e, ERR_ARGUMENT, "options: ctx is %d, expected 0 or more", o->ctx);
+    if (o->sessions < 1 || o->sessions > MAX_SESSIONS)
+        return err_set(e, ERR_ARGUMENT, "options: sessions is %d, expected 1 to %d", o->sessions,
+                       MAX_SESSIONS);
+    if (o->max_rows < 0 || o->max_rows > MAX_ROWS)
+        return err_set(e, ERR_ARGUMENT, "options: max_rows is %d, expected 0 to %d", o->max_rows,
+                       MAX_ROWS);
+    if (o->profile < DSTAR_PROFILE_FILE || o->profile > DSTAR_PROFILE_0731)
+        return err_set(e, ERR_ARGUMENT, "options: profile is %d, expected 0 to 2", o->profile);
+    return 0;
+}
+
+/* Each name allows itself and what is weaker. */
+static int isa_of(const char *name, unsigned *isa, struct err *e)
+{
+    static const struct {
+        const char *name;
+        unsigned isa;
+    } known[] = {
+        { "scalar", 0 },
+        { "avx2", CPU_AVX2 },
+        { "avx512", CPU_AVX2 | CPU_AVX512VNNI },
+        { "amx", CPU_AVX2 | CPU_AVX512VNNI | CPU_AMX_INT8 },
+        { "neon", CPU_NEON | CPU_DOTPROD | CPU_I8MM },
+    };
+    *isa = ~0u;
+    for (size_t i = 0; name && i < COUNT_OF(known); i++)
+        if (strcmp(name, known[i].name) == 0) {
+            *isa = known[i].isa;
+            return 0;
+        }
+    if (name)
+        return err_set(e, ERR_ARGUMENT, "options: cpu is \"%s\", expected scalar, avx2, avx512, "
+                       "amx or neon", name);
+    return 0;
+}
+
+static int open_device(struct engine *e, const struct dstar_options *o, struct err *err)
+{
+    struct backend_options b = { .n_thread = o->threads, .exact = o->exact };
+    TRY(isa_of(o->cpu, &b.isa, err));
+    return dev_open(&e->dev, o->device ? o->device : "cpu", &b, err);
+}
+
+static int open_tokenizer(struct engine *e, const struct dstar_options *o, struct err *err)
+{
+    TRY(lock_new(&e->text_lock, err));
+    if (e->files && weights_kind(e->files) == WEIGHTS_CHECKPOINT &&
+        !weights_tokenizer_path(e->files)) {
+        log_put(&e->log, LOG_INFO, "%s: no tokenizer.json: tokens have no text", o->model);
+        return 0;
+    }
+    if (e->files && !weights_tokenizer_path(e->files))
+        return tokenizer_open_meta(&e->text, weights_meta(e->files), weights_path(e->files),
+                                   &e->log, err);
+    if (e->files)
+        return tokenizer_open_json(&e->text, weights_tokenizer_path(e->files), &e->log, err);
+    char *path = path_join(o->model, "tokenizer.json");
+    int code = path ? tokenizer_open_json(&e->text, path, &e->log, err)
+                    : err_set(err, ERR_NO_MEMORY, "%s: out of memory", o->model);
+    free(path);
+    return code;
+}
+
+static int open_rules(struct engine *e, const struct dstar_options *o, struct err *err)
+{
+    int n_vocab = e->model ? model_info(e->model)->n_vocab : tokenizer_n_vocab(e->text);
+    TRY(vocab_rules_open(&e->rules, e->text, n_vocab,
+                         e->files ? weights_meta(e->files) : NULL, o->model, o->profile, err));
+    if (e->rules.n_stop == 0)
+        log_put(&e->log, LOG_WARN, "%s: no token that ends a turn is known; answers go on until "
+                "they are cut off", o->model);
+    return 0;
+}
+
+static int default_rows(const struct engine *e, size_t model_bytes)
+{
+    if (strcmp(e->dev->name, "ref") == 0)
+        return ROWS_REF;
+    return model_bytes < LARGE_BYTES ? ROWS_SMALL : ROWS_LARGE;
+}
+
+static int plan(struct engine *e, const struct dstar_options *o, struct err *err)
+{
+    struct expert_shelf_ask experts;
+    struct budget_ask ask = {
+        .ctx = o->ctx,
+        .n_session = o->sessions,
+        .memory_bytes = o->memory_bytes,
+        .taken = cpu_rss().anonymous + CODE_BYTES,
+        .max_mark = ENGINE_MARKS,
+        .slack = ENGINE_SLACK,
+    };
+    for (int i = 0; i < weights_n_file(e->files); i++)
+        ask.mapped += (size_t)weights_file_bytes(e->files, i);
+    TRY(stream_list(e, o, &experts, err));
+    expert_store_sizes(&experts, &ask.experts_least, &ask.experts_most);
+    ask.max_rows = o->max_rows ? o->max_rows : default_rows(e, ask.mapped);
+    int code = budget_plan(&e->budget, &ask, e->model, e->dev, err);
+    size_t more = e->budget.scratch * (ROWS_STREAM / ROWS_LARGE);
+    if (code == 0 && e->budget.is_streaming && !o->max_rows && ask.max_rows == ROWS_LARGE &&
+        more <= e->budget.experts / SCRATCH_SHARE) {
+        ask.max_rows = ROWS_STREAM;
+        code = budget_plan(&e->budget, &ask, e->model, e->dev, err);
+    }
+    if (code == ERR_NO_MEMORY && o->part == DSTAR_PLAN && e->budget.total > 0) {
+        log_put(&e->log, LOG_WARN, "%s", err->text);
+        *err = (struct err){ 0 };
+        return 0;
+    }
+    if (code < 0)
+        return err_prefix(err, "%s", o->model);
+    const struct budget *b = &e->budget;
+    if (b->taken + b->total > b->available && b->is_streaming)
+        log_put(&e->log, LOG_WARN, "%s: %.2f GB of memory are less than the least, %.2f: that is "
+                "taken, and every token waits for the disk", o->model, (double)b->available / 1e9,
+                (double)b->least / 1e9);
+    return 0;
+}
+
+static int take_memory(struct engine *e, struct err *err)
+{
+    const struct budget *b = &e->budget;
+    const struct model_info *info = model_info(e->model);
+    size_t n_vocab = (size_t)info->n_vocab;
+    TRY(pages_map(&e->scratch, b->scratch, err));
+    arena_init(&e->dev->scratch, e->scratch, b->scratch);
+    e->pool_bytes = kv_pool_bytes(&b->shape, info->ratio, info->n_kv_layer, b->n_block);
+    TRY(pages_map(&e->pool_mem, e->pool_bytes, err));
+    kv_pool_init(&e->pool, &b->shape, info->ratio, info->n_kv_layer, e->pool_mem, b->n_block);
+    TRY(batch_open(&e->batch, b->max_rows, b->n_session, err));
+    e->sampling.pair = calloc(n_vocab, sizeof *e->sampling.pair);
+    e->sampling.count = calloc(n_vocab, sizeof *e->sampling.count);
+    if (!e->sampling.pair || !e->sampling.count)
+        return err_set(err, ERR_NO_MEMORY, "out of memory for sampling");
+    return 0;
+}
+
+static int open_model(struct engine *e, const struct dstar_options *o, struct err *err)
+{
+    struct model_options m = { .simulate = o->cache_simulation, .with_mtp = o->mtp };
+    TRY(progress(o, "device", 0.1, err));
+    TRY(open_device(e, o, err));
+    TRY(progress(o, "weights", 0.2, err));
+    TRY(model_open(&e->model, e->files, e->dev, &m, err));
+    e->identity.n_vocab = model_info(e->model)->n_vocab;
+    model_identity(e->model, e->identity.identity);
+    return 0;
+}
+
+int engine_open(struct engine *e, const struct dstar_options *o, struct err *err)
+{
+    double start = clock_now_s();
+    *e = (struct engine){ .log = { o->log, o->log_user } };
+    TRY(check_options(o, err));
+    TRY(progress(o, "files", 0, err));
+    e->path = strdup(o->model);
+    if (!e->path)
+        return err_set(err, ERR_NO_MEMORY, "%s: out of memory", o->model);
+    if (o->part != DSTAR_TOKENS || !file_is_dir(o->model))
+        TRY(weights_open(&e->files, o->model, err));
+    if (o->part != DSTAR_TOKENS)
+        TRY(open_model(e, o, err));
+    TRY(progress(o, "tokenizer", 0.7, err));
+    TRY(open_tokenizer(e, o, err));
+    TRY(open_rules(e, o, err));
+    if (e->model) {
+        TRY(progress(o, "plan", 0.8, err));
+        TRY(plan(e, o, err));
+    }
+    if (o->part == DSTAR_ALL) {
+        TRY(progress(o, "memory", 0.9, err));
+        if (e->budget.is_streaming)
+            TRY(stream_open(e, o, err));
+        TRY(take_memory(e, err));
+    }
+    e->load_s = clock_now_s() - start;
+    return progress(o, "ready", 1, err);
+}
+
+void engine_close(struct engine *e)
+{
+    CHECK(e->n_session == 0);
+    free(e->sampling.pair);
+    free(e->sampling.count);
+    batch_close(&e->batch);
+    pages_unmap(e->pool_mem, e->pool_bytes);
+    pages_unmap(e->scratch, e->budget.scratch);
+    vocab_rules_close(&e->rules);
+    lock_free(e->text_lock);
+    tokenizer_close(e->text);
+    stream_close(e);
+    model_close(e->model);
+    dev_close(e->dev);
+    weights_close(e->files);
+    free(e->path);
+    *e = (struct engine){ 0 };
+}
+
+/* ---- the step ----------------------------------------------------------------------------- */
+
+static int reserve(struct batch *b, struct err *e)
+{
+    for (int i = 0; i < b->n_part; i++) {
+        int code = kv_reserve(&b->part[i].session->kv, b->part[i].n, e);
+        if (code < 0) {
+            while (--i >= 0)
+                kv_abort(&b->part[i].session->kv);
+            return code;
+        }
+    }
+    return 0;
+}
+
+/* Logits come in the order of the rows that wanted them; a conversation keeps its last row's. */
+static void keep_logits(struct batch *b)
+{
+    int at = 0;
+    for (int i = 0; i < b->n_part; i++) {
+        struct session *s = b->part[i].session;
+        for (int r = b->part[i].first; r < b->part[i].first + b->part[i].n; r++) {
+            if (!b->row[r].logits)
+                continue;
+            s->has_logits = r + 1 == b->part[i].first + b->part[i].n;
+            if (s->has_logits)
+                memcpy(s->logits, tensor_f32(&b->out.logits, at),
+                       (size_t)b->out.logits.cols * sizeof *s->logits);
+            at++;
+        }
+    }
+}
+
+int engine_step(struct engine *e, struct batch *b, struct err *err)
+{
+    struct rows rows = { .n = b->n_row, .host = b->row, .n_seq = b->n_part, .kv = b->kv };
+    struct rows next = rows;
+    next.host = b->next;
+    CHECK(b->n_part > 0);
+    TRY(reserve(b, err));
+    dev_begin(e->dev);
+    if (b->n_part == 1) /* of several, the others' tokens would be lost */
+        e->dev->stop = &b->part[0].session->cancelled;
+    model_forward(e->model, &rows, b->with_mtp ? &next : NULL, &b->out);
+    int code = dev_wait(e->dev, err);
+    e->dev->stop = NULL;
+    for (int i = 0; i < b->n_part; i++) {
+        if (code == 0)
+            session_computed(b->part[i].session, b->part[i].n);
+        else
+            kv_abort(&b->part[i].session->kv);
+    }
+    if (code == 0)
+        keep_logits(b);
+    return code;
+}

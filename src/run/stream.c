@@ -1,0 +1,146 @@
+/* stream.c - opening and closing what reads experts when needed.
+ *
+ * The model is opened twice: as it is mapped it can be planned for, and only the plan tells whether
+ * it has to be streamed. Opening it costs milliseconds as long as no weight is touched.
+ *
+ * A file of popular experts is a hint: one of another model, or damaged, is said and left alone. */
+#define _GNU_SOURCE
+#include "stream.h"
+
+#include "expert_profile.h"
+#include "file.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define MAX_PROFILE_BYTES ((size_t)64 << 20)
+
+int stream_list(struct engine *e, const struct dstar_options *o, struct expert_shelf_ask *ask,
+                struct err *err)
+{
+    int n_layer = model_info(e->model)->n_kv_layer, n_file = weights_n_file(e->files);
+    *ask = (struct expert_shelf_ask){ .map = model_expert_map(e->model), .log = e->log };
+    if (!aio_path_named(&ask->io.path, o->ssd_io ? o->ssd_io : "auto"))
+        return err_set(err, ERR_ARGUMENT, "options: ssd_io is \"%s\", expected auto, uring-direct, "
+                       "uring-buffered, pool-direct or pool-buffered", o->ssd_io);
+    if (!e->layers)
+        e->layers = calloc((size_t)n_layer, sizeof *e->layers);
+    if (!e->paths)
+        e->paths = calloc((size_t)n_file, sizeof *e->paths);
+    if (!e->layers || !e->paths)
+        return err_set(err, ERR_NO_MEMORY, "%s: out of memory", e->path);
+    model_experts(e->model, e->layers);
+    for (int i = 0; i < n_file; i++)
+        e->paths[i] = weights_file(e->files, i);
+    ask->layer = e->layers;
+    ask->io.file = e->paths;
+    ask->io.n_file = n_file;
+    ask->bytes = e->budget.experts;
+    return 0;
+}
+
+/* ---- what was popular ------------------------------------------------------------------------ */
+
+static int profile_open(struct expert_profile *p, const struct engine *e, struct err *err)
+{
+    const struct expert_map *map = model_expert_map(e->model);
+    *p = (struct expert_profile){ .n_layer = map->n_layer, .n_expert = map->n_expert };
+    for (int i = 0; i < 32; i++)
+        snprintf(p->model + 2 * i, 3, "%02x", e->identity.identity[i]);
+    p->count = calloc((size_t)map->n_layer * (size_t)map->n_expert, sizeof *p->count);
+    return p->count ? 0 : err_set(err, ERR_NO_MEMORY, "out of memory for popular experts");
+}
+
+static int read_popular(struct engine *e, struct expert_profile *p, struct err *err)
+{
+    struct buf text;
+    buf_init(&text, MAX_PROFILE_BYTES);
+    int code = file_read_all(&text, e->popular, err);
+    if (code == 0)
+        code = expert_profile_read(p, text.data ? text.data : "", text.len, e->popular, err);
+    buf_release(&text);
+    return code;
+}
+
+static int take_popular(struct engine *e, const struct dstar_options *o, struct err *err)
+{
+    struct expert_profile p;
+    struct err why = { 0 };
+    if (!e->popular || !file_exists(e->popular))
+        return 0;
+    TRY(profile_open(&p, e, err));
+    int code = 0;
+    if (read_popular(e, &p, &why) < 0)
+        log_put(&e->log, LOG_WARN, "%s; it is not used", why.text);
+    else
+        code = expert_store_preload(e->store, &p, o->progress, o->progress_user, err);
+    free(p.count);
+    return code;
+}
+
+static int write_popular(struct engine *e, struct err *err)
+{
+    struct expert_profile p;
+    struct file_out f;
+    struct buf text;
+    TRY(profile_open(&p, e, err));
+    if (!expert_store_profile(e->store, &p)) {
+        free(p.count);
+        return 0;
+    }
+    buf_init(&text, MAX_PROFILE_BYTES);
+    expert_profile_write(&p, &text);
+    free(p.count);
+    int code = file_out_open(&f, e->popular, err);
+    if (code == 0) {
+        code = text.failed ? err_set(err, ERR_NO_MEMORY, "%s: out of memory", e->popular)
+                           : file_out_write(&f, text.data, text.len, err);
+        if (code == 0)
+            code = file_out_commit(&f, err);
+        file_out_abort(&f);
+    }
+    buf_release(&text);
+    return code;
+}
+
+/* ---- open and close -------------------------------------------------------------------------- */
+
+int stream_open(struct engine *e, const struct dstar_options *o, struct err *err)
+{
+    struct model_options m = { .simulate = o->cache_simulation, .with_mtp = o->mtp, .hold = true };
+    struct expert_shelf_ask ask;
+    model_close(e->model);
+    e->model = NULL;
+    weights_forget(e->files);
+    TRY(model_open(&e->model, e->files, e->dev, &m, err));
+    TRY(stream_list(e, o, &ask, err));
+    TRY(expert_store_open(&e->store, &ask, err));
+    model_use_store(e->model, e->store);
+    weights_forget(e->files);
+    const struct aio_info *io = NULL;
+    int n_slot = 0;
+    for (int i = 0; i < expert_store_n_shelf(e->store); i++) {
+        const struct expert_shelf *shelf = expert_store_shelf(e->store, i);
+        n_slot += expert_shelf_slots(shelf)->n_slot;
+        io = expert_reads_io(expert_shelf_reads(shelf));
+    }
+    log_put(&e->log, LOG_INFO, "%s: %d of %d experts fit into %.2f GB; others are read when needed "
+            "(%s%s%s)", o->model, n_slot, ask.map->n_layer * ask.map->n_expert,
+            (double)e->budget.experts / 1e9, aio_path_name(io->path), *io->refused ? "; " : "",
+            io->refused);
+    e->popular = o->popular ? strdup(o->popular) : NULL;
+    if (o->popular && !e->popular)
+        return err_set(err, ERR_NO_MEMORY, "%s: out of memory", o->popular);
+    return take_popular(e, o, err);
+}
+
+void stream_close(struct engine *e)
+{
+    struct err why = { 0 };
+    if (e->store && e->popular && write_popular(e, &why) < 0)
+        log_put(&e->log, LOG_WARN, "%s", why.text);
+    expert_store_close(e->store);
+    free(e->layers);
+    free(e->paths);
+    free(e->popular);
+}

@@ -71,6 +71,15 @@ static const struct command commands[] = {
       "dstar quantize flash.gguf -o flash-q4.gguf --recipe q4\n"
       "dstar quantize DeepSeek-V4-Flash -o flash-q2.gguf --imatrix flash.imatrix --verify",
       cmd_quantize },
+    { "calibrate", "", "find out which inputs of a model matter",
+      "Runs the model over texts and writes an importance matrix in the public GGUF format: for "
+      "every matrix the sums of squares of its inputs, of routed experts for each expert. dstar "
+      "quantize --imatrix reads it. Ctrl-C stops after the text under way; --resume goes on, also "
+      "after a crash, with the same bytes in the end.",
+      "dstar calibrate -m flash.gguf --corpus prompts.jsonl --continue 256 -o flash.imatrix.gguf\n"
+      "dstar calibrate --corpus book.txt --hessian book.hessian.gguf -o book.imatrix.gguf\n"
+      "dstar calibrate --merge a.gguf b.gguf -o both.gguf",
+      cmd_calibrate },
     { "fit", "", "tell how fast a model can be on this machine, by memory",
       "Before it is loaded: for each size of memory how many of the experts stay in it, how often "
       "a token finds them there, what it reads from the drive, and how many tokens a second drive "
@@ -115,15 +124,6 @@ static const struct command commands[] = {
       "dstar eval repeat\n"
       "dstar eval repeat -m flash.gguf --max-tokens 2000 \"Write a story.\"",
       cmd_eval_repeat },
-    { "calibrate", "", "find out which inputs of a model matter",
-      "Runs the model over texts and writes an importance matrix in the public GGUF format: for "
-      "every matrix the sums of squares of its inputs, of routed experts for each expert. dstar "
-      "quantize --imatrix reads it. Ctrl-C stops after the text under way; --resume goes on, also "
-      "after a crash, with the same bytes in the end.",
-      "dstar calibrate -m flash.gguf --corpus prompts.jsonl --continue 256 -o flash.imatrix.gguf\n"
-      "dstar calibrate --corpus book.txt --hessian book.hessian.gguf -o book.imatrix.gguf\n"
-      "dstar calibrate --merge a.gguf b.gguf -o both.gguf",
-      cmd_calibrate },
     { "eval reference", "", "keep what a model says about texts",
       "For every token that counts, the logarithms of all probabilities (16 bits), the experts "
       "chosen, and of some tokens the state behind each layer. Of dialogues the tokens of answers "
@@ -218,8 +218,36 @@ static const struct command *find_in(int n, char **arg, int *n_word)
     return c ? c : find(arg[0]);
 }
 
+static bool is_in(const struct command *c, const char *group)
+{
+    size_t len = strlen(group);
+    return strncmp(c->name, group, len) == 0 && c->name[len] == ' ';
+}
+
+static bool is_group(const char *name)
+{
+    for (size_t i = 0; i < COUNT_OF(commands); i++)
+        if (is_in(&commands[i], name))
+            return true;
+    return false;
+}
+
+/* The brief of every command whose name begins with `group` and a space, or of all for "". */
+static void list(FILE *out, const char *group)
+{
+    for (size_t i = 0; i < COUNT_OF(commands); i++)
+        if (!*group || is_in(&commands[i], group))
+            fprintf(out, "  %-16s %s\n", commands[i].name, commands[i].brief);
+}
+
 static int unknown(int n, char **arg)
 {
+    bool group = is_group(arg[0]);
+    if (group && n == 1) {
+        term_error("%s what?", arg[0]);
+        list(stderr, arg[0]);
+        return EXIT_USAGE;
+    }
     struct suggest one, two;
     char both[64];
     snprintf(both, sizeof both, "%s %s", arg[0], n > 1 ? arg[1] : "");
@@ -231,10 +259,11 @@ static int unknown(int n, char **arg)
         suggest_offer(&two, commands[i].name);
     }
     const char *best = two.best && strchr(two.best, ' ') ? two.best : one.best;
+    const char *typed = group ? both : arg[0];
     if (best)
-        term_error("unknown command %s, did you mean %s?", arg[0], best);
+        term_error("unknown command %s, did you mean %s?", typed, best);
     else
-        term_error("unknown command %s (dstar help lists them)", arg[0]);
+        term_error("unknown command %s (dstar help lists them)", typed);
     return EXIT_USAGE;
 }
 
@@ -254,12 +283,15 @@ static int help(int n, char **arg)
         int n_word;
         const struct command *c = find_in(n, arg, &n_word);
         char *ask[] = { "--help" };
+        if (!c && n == 1 && is_group(arg[0])) {
+            list(stdout, arg[0]);
+            return EXIT_DONE;
+        }
         return c ? c->run(c, 1, ask) : unknown(n, arg);
     }
     printf("dstar %s - run DeepSeek V4 models\n\nusage: dstar COMMAND [OPTION]...\n\ncommands:\n",
            dstar_version());
-    for (size_t i = 0; i < COUNT_OF(commands); i++)
-        printf("  %-16s %s\n", commands[i].name, commands[i].brief);
+    list(stdout, "");
     printf("  %-16s %s\n\n", "help", "this list; with a command, all about it");
     opts_print_wrapped(ABOUT_PEBBLE);
     printf("\nexamples:\n"

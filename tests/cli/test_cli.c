@@ -73,6 +73,7 @@ static void test_usage(void **state)
     } wrong[] = {
         { "rnu hello", "dstar: unknown command rnu, did you mean run?\n" },
         { "evl logits", "dstar: unknown command evl, did you mean eval logits?\n" },
+        { "eval km", "dstar: unknown command eval km, did you mean eval kl?\n" },
         { "zzz", "dstar: unknown command zzz (dstar help lists them)\n" },
         { "run --temprature 1 x",
           "dstar: run: unknown option --temprature, did you mean --temp? (see: dstar help run)\n" },

@@ -3,6 +3,8 @@
 #define _GNU_SOURCE
 #include "cpu.h"
 
+#include "pressure.h"
+
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -117,32 +119,18 @@ static size_t proc_kb(const char *path, const char *key)
     return bytes;
 }
 
-static double cgroup_limit(void)
-{
-    double limit = -1, unused;
-    if (!read_numbers("/sys/fs/cgroup/memory.max", &limit, &unused))
-        read_numbers("/sys/fs/cgroup/memory/memory.limit_in_bytes", &limit, &unused);
-    return limit;
-}
-
 size_t cpu_memory_total(void)
 {
-    size_t total = proc_kb("/proc/meminfo", "MemTotal");
-    double limit = cgroup_limit();
-    return limit > 0 && limit < (double)total ? (size_t)limit : total;
+    struct pressure p;
+    pressure_read(&p, "");
+    return p.limit;
 }
 
 size_t cpu_memory_available(void)
 {
-    size_t avail = proc_kb("/proc/meminfo", "MemAvailable");
-    double limit = cgroup_limit(), used = -1, unused;
-    if (limit > 0) {
-        if (!read_numbers("/sys/fs/cgroup/memory.current", &used, &unused))
-            read_numbers("/sys/fs/cgroup/memory/memory.usage_in_bytes", &used, &unused);
-        if (used >= 0 && limit - used < (double)avail)
-            avail = limit > used ? (size_t)(limit - used) : 0;
-    }
-    return avail;
+    struct pressure p;
+    pressure_read(&p, "");
+    return p.free;
 }
 
 struct cpu_rss cpu_rss(void)

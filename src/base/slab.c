@@ -24,31 +24,33 @@
 #define SMALL_PAGE 4096
 
 struct touching {
-    const struct slab *s;
+    uint8_t *mem;
+    size_t size;
     atomic_int failed; /* errno */
 };
 
 static void touch(void *ctx, int task, int worker)
 {
     struct touching *t = ctx;
-    size_t at = (size_t)task * PIECE, n = MIN(PIECE, t->s->size - at);
-    volatile uint8_t *mem = t->s->mem + at;
+    size_t at = (size_t)task * PIECE, n = MIN(PIECE, t->size - at);
+    volatile uint8_t *mem = t->mem + at;
     (void)worker;
-    if (atomic_load(&t->failed) || madvise(t->s->mem + at, n, MADV_POPULATE_WRITE) == 0)
+    if (atomic_load(&t->failed) || madvise(t->mem + at, n, MADV_POPULATE_WRITE) == 0)
         return;
     if (errno != EINVAL) { /* EINVAL: a system that does not know it */
         atomic_store(&t->failed, errno);
         return;
     }
     for (size_t i = 0; i < n; i += SMALL_PAGE)
-        mem[i] = 0;
+        mem[i] = mem[i];
 }
 
-static int touch_all(const struct slab *s, struct err *e)
+/* Nothing that is written there changes. */
+static int touch_all(uint8_t *mem, size_t size, struct err *e)
 {
-    struct touching t = { .s = s };
+    struct touching t = { .mem = mem, .size = size };
     struct pool *pool = NULL;
-    int n = (int)((s->size + PIECE - 1) / PIECE);
+    int n = (int)((size + PIECE - 1) / PIECE);
     TRY(pool_new(&pool, MIN(cpu_count(), n), e));
     pool_run(pool, touch, &t, n);
     pool_free(pool);
@@ -56,7 +58,7 @@ static int touch_all(const struct slab *s, struct err *e)
     if (code == 0)
         return 0;
     errno = code;
-    err_errno(e, "no memory for %zu bytes", s->size);
+    err_errno(e, "no memory for %zu bytes", size);
     return e ? (int)(e->code = ERR_NO_MEMORY) : ERR_NO_MEMORY;
 }
 
@@ -106,7 +108,7 @@ int slab_open(struct slab *s, size_t size, struct err *e)
     madvise(s->mem, s->size, MADV_HUGEPAGE);
     madvise(s->mem, s->size, MADV_DONTFORK);
     madvise(s->mem, s->size, MADV_DONTDUMP);
-    int code = touch_all(s, e);
+    int code = touch_all(s->mem, s->size, e);
     if (code < 0) {
         slab_close(s);
         return code;
@@ -132,4 +134,12 @@ size_t slab_give_back(struct slab *s, size_t at, size_t n)
     if (s->locked)
         munlock(s->mem + from, to - from);
     return madvise(s->mem + from, to - from, MADV_DONTNEED) == 0 ? to - from : 0;
+}
+
+int slab_take_again(struct slab *s, size_t at, size_t n, struct err *e)
+{
+    CHECK(at % SMALL_PAGE == 0 && n % SMALL_PAGE == 0 && at + n <= s->size);
+    TRY(touch_all(s->mem + at, n, e));
+    s->locked = s->locked && mlock(s->mem + at, n) == 0;
+    return 0;
 }

@@ -25,4 +25,8 @@ void slab_close(struct slab *s); /* also of a zeroed struct */
  * again when written. Returns how many bytes that were. */
 size_t slab_give_back(struct slab *s, size_t at, size_t n);
 
+/* What was given back of [at, at + n), whole pages, is backed by memory again, as at open.
+ * ERR_NO_MEMORY. */
+int slab_take_again(struct slab *s, size_t at, size_t n, struct err *e);
+
 #endif

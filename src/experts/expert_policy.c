@@ -158,6 +158,35 @@ void expert_policy_feed(struct expert_policy *p, int layer, const int32_t *exper
     }
 }
 
+void expert_policy_resize(struct expert_policy *p, int n)
+{
+    p->shape.n_slot = n;
+    for (int i = 0; p->shape.n_rule > 1 && i < p->shape.n_rule; i++)
+        while (p->shadow[i].n > n)
+            expert_heap_pop(&p->shadow[i]);
+}
+
+int expert_policy_longest(const struct expert_policy *p)
+{
+    int longest = 0;
+    for (int i = 1; i < p->shape.n_rule; i++)
+        if (p->shape.half_life[i] > p->shape.half_life[longest])
+            longest = i;
+    return longest;
+}
+
+/* Of uses that come evenly a rule counts as many as its half-life is long. */
+void expert_policy_recall(struct expert_policy *p, const uint32_t *count)
+{
+    double longest = MAX(p->shape.half_life[expert_policy_longest(p)], 1);
+    for (int i = 0; i < p->shape.n_rule; i++) {
+        double use = p->weight[i] * p->shape.half_life[i] / longest / 1000;
+        for (int k = p->shape.n_weak * p->shape.n_expert; k < p->n_key; k++)
+            p->score[i][k] = MAX(p->score[i][k], use * count[k]);
+        expert_heap_order(&p->shadow[i]);
+    }
+}
+
 const double *expert_policy_score(const struct expert_policy *p)
 {
     return p->score[p->rule];

@@ -60,6 +60,16 @@ void expert_policy_route(struct expert_policy *p, int layer, const int32_t *expe
 void expert_policy_feed(struct expert_policy *p, int layer, const int32_t *expert,
                         const int32_t *count, int n);
 
+/* The cache, and the shadows with it, has room for n experts from now on: at most what the shape
+ * had at first. Shadows that are too full give up what they value least. */
+void expert_policy_resize(struct expert_policy *p, int n);
+
+/* Contract: expert_slots_recall(). Scores of keys at rest change. */
+void expert_policy_recall(struct expert_policy *p, const uint32_t *count);
+
+/* Index of the rule with the longest half-life. */
+int expert_policy_longest(const struct expert_policy *p);
+
 const double *expert_policy_score(const struct expert_policy *p);
 
 #endif

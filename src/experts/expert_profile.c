@@ -107,11 +107,8 @@ int expert_profile_read(struct expert_profile *p, const char *text, size_t len, 
 void expert_profile_take(struct expert_profile *p, const struct expert_policy *policy)
 {
     const struct expert_shape *s = &policy->shape;
-    int longest = 0;
+    int longest = expert_policy_longest(policy);
     CHECK(p->n_layer == s->n_layer && p->n_expert == s->n_expert);
-    for (int i = 1; i < s->n_rule; i++)
-        if (s->half_life[i] > s->half_life[longest])
-            longest = i;
     CHECK(s->half_life[longest] != EXPERT_LRU);
     for (int k = 0; k < policy->n_key; k++) {
         double uses = policy->score[longest][k] / policy->weight[longest];

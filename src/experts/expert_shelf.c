@@ -7,67 +7,22 @@
  * routes decide the same, however fast the reads are.
  *
  * Rejected: a cache for prompts of its own, which takes memory from the answers. */
-#include "expert_shelf.h"
+#include "expert_shelf_impl.h"
 
 #include "clock.h"
 #include "expert_place.h"
 #include "expert_probe.h"
-#include "slab.h"
 
 #include <stdlib.h>
 
 #define MOST_SPARE 24
 #define LEAST_SPARE 2
-#define MOST_LOADS 128   /* being read at once */
-#define SWEEP_LOADS 16   /* of them begun by a sweep: the first shall be complete soon */
 #define AHEAD_SHARE 9    /* tenths of a layer's experts that tell that the next needs all, too */
-#define WAIT_S 0.02      /* between looks at whether the step was cancelled */
 #define PROBE_BYTES 1e9  /* of experts, from which on the drive is measured */
 #define CHECK_TOK 64     /* tokens between looks at whether the files were changed */
 
-struct place {
-    int32_t key;  /* what is in it or being read into it; -1: nothing that anybody wants */
-    int32_t slot; /* that it belongs to; -1: spare */
-    bool reading, ready;
-    bool failed;  /* but still being read into, perhaps */
-    int16_t load; /* while reading */
-};
-
 /* What has become of an expert of the need. */
 enum phase { PHASE_WAITING, PHASE_READING, PHASE_GIVEN, PHASE_OVER };
-
-struct expert_shelf {
-    struct expert_slots slots;
-    struct expert_slots larger;      /* what more memory would have in it; holds only names */
-    struct expert_use use, next_use; /* of the layer; of the one after it */
-    struct expert_shelf_ask ask;
-    void *tables;
-    struct slab slab;
-    struct expert_reads *reads;
-    size_t place_bytes;
-    struct place *place; /* [n_slot + n_spare] */
-    int32_t *place_of;   /* [n_slot] */
-    struct expert_tally *of_layer;
-    int32_t *staged;     /* [n_key] spare place that holds it; -1 */
-    int32_t *spare;      /* stack of places */
-    int n_place, n_spare;
-    struct expert *some; /* [n_expert] */
-    uint8_t *phase;      /* [n_expert] of the need's experts */
-    int layer, cursor;   /* of the need; experts before the cursor are read or being read */
-    bool is_open;
-    const struct rows *rows;             /* of the step */
-    struct expert_load load[MOST_LOADS]; /* collected, to be begun together */
-    int n_load;
-    int32_t place_of_load[MOST_LOADS];
-    int16_t free_load[MOST_LOADS];
-    int n_free_load;
-    struct expert_arrival arrival[MOST_LOADS];
-    struct err failed;   /* the last read that failed */
-    int n_unchecked_tok;
-    struct expert_shelf_stats stats;
-    struct expert_tally *tally; /* of the step */
-    uint64_t bytes_before;
-};
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
@@ -91,7 +46,7 @@ static size_t place_bytes(const struct expert_shelf_ask *ask)
     return p.bytes;
 }
 
-static int most_used(const struct expert_shelf_ask *ask)
+int shelf_most_used(const struct expert_shelf_ask *ask)
 {
     int n = 0;
     for (int l = 0; l < ask->map->n_layer; l++)
@@ -102,7 +57,7 @@ static int most_used(const struct expert_shelf_ask *ask)
 void expert_shelf_sizes(const struct expert_shelf_ask *ask, size_t *least, size_t *most)
 {
     size_t one = place_bytes(ask);
-    *least = round_up(one * (size_t)(most_used(ask) + LEAST_SPARE), SLAB_UNIT);
+    *least = round_up(one * (size_t)(shelf_most_used(ask) + LEAST_SPARE), SLAB_UNIT);
     *most = round_up(one * ((size_t)(count_layers(ask) * ask->map->n_expert) + MOST_SPARE),
                      SLAB_UNIT);
 }
@@ -110,7 +65,7 @@ void expert_shelf_sizes(const struct expert_shelf_ask *ask, size_t *least, size_
 /* A quarter of the places at most is spare: few enough to leave a small memory its slots. */
 static void divide(const struct expert_shelf *s, int *n_slot, int *n_spare)
 {
-    int n_key = count_layers(&s->ask) * s->ask.map->n_expert, n_used = most_used(&s->ask);
+    int n_key = count_layers(&s->ask) * s->ask.map->n_expert, n_used = shelf_most_used(&s->ask);
     int n = (int)MIN(s->slab.size / s->place_bytes, (size_t)(n_key + MOST_SPARE));
     *n_spare = MAX(LEAST_SPARE, MIN(MIN(MOST_SPARE, n / 4), n - n_used));
     *n_slot = MIN(n - *n_spare, n_key);
@@ -174,8 +129,8 @@ static int tables_open(struct expert_shelf *s, struct err *e)
         return err_set(e, ERR_NO_MEMORY, "out of memory for tables of experts");
     arena_init(&a, s->tables, size);
     take_tables(s, &a);
-    for (int i = 0; i < MOST_LOADS; i++)
-        s->free_load[s->n_free_load++] = (int16_t)(MOST_LOADS - 1 - i);
+    for (int i = 0; i < SHELF_MOST_LOADS; i++)
+        s->free_load[s->n_free_load++] = (int16_t)(SHELF_MOST_LOADS - 1 - i);
     return 0;
 }
 
@@ -202,7 +157,7 @@ int expert_shelf_open(struct expert_shelf **out, const struct expert_shelf_ask *
         return err_set(e, ERR_NO_MEMORY, "out of memory for experts");
     s->ask = *ask;
     struct expert_reads_ask reads = {
-        .map = ask->map, .io = ask->io, .most_places = MOST_LOADS, .warn_s = ask->warn_s,
+        .map = ask->map, .io = ask->io, .most_places = SHELF_MOST_LOADS, .warn_s = ask->warn_s,
         .fail_s = ask->fail_s, .log = ask->log
     };
     int code = slab_open(&s->slab, ask->bytes, e);
@@ -210,7 +165,7 @@ int expert_shelf_open(struct expert_shelf **out, const struct expert_shelf_ask *
         code = expert_reads_open(&s->reads, &reads, e);
     if (code == 0) {
         s->place_bytes = expert_reads_place_bytes(s->reads);
-        size_t least = s->place_bytes * (size_t)(most_used(ask) + LEAST_SPARE);
+        size_t least = s->place_bytes * (size_t)(shelf_most_used(ask) + LEAST_SPARE);
         code = least <= s->slab.size ? tables_open(s, e)
                                      : err_set(e, ERR_NO_MEMORY, "%zu bytes for experts, expected "
                                                "at least %zu", s->slab.size, least);
@@ -243,16 +198,6 @@ static int key_of(const struct expert_shelf *s, int layer, int expert)
     return layer * s->use.n_expert + expert;
 }
 
-static uint8_t *memory_of(const struct expert_shelf *s, int p)
-{
-    return s->slab.mem + s->place_bytes * (size_t)p;
-}
-
-static int count_reading(const struct expert_shelf *s)
-{
-    return MOST_LOADS - s->n_free_load;
-}
-
 /* Give a spare place back that nobody reads into. */
 static void let_go(struct expert_shelf *s, int p)
 {
@@ -278,10 +223,9 @@ static void ended(struct expert_shelf *s, int p, bool ok)
         let_go(s, p);
 }
 
-/* What has arrived by now, or first within wait_s. */
-static void poll(struct expert_shelf *s, double wait_s)
+void shelf_poll(struct expert_shelf *s, double wait_s)
 {
-    int n = expert_reads_poll(s->reads, s->arrival, MOST_LOADS, wait_s);
+    int n = expert_reads_poll(s->reads, s->arrival, SHELF_MOST_LOADS, wait_s);
     for (int i = 0; i < n; i++) {
         const struct expert_arrival *a = &s->arrival[i];
         int p = s->place_of_load[a->id];
@@ -295,8 +239,7 @@ static void poll(struct expert_shelf *s, double wait_s)
     }
 }
 
-/* To be read into place p with the next begin_reads(). */
-static void add_read(struct expert_shelf *s, int p, int key, enum expert_urgency urgency)
+void shelf_add_read(struct expert_shelf *s, int p, int key, enum expert_urgency urgency)
 {
     CHECK(s->n_free_load > 0);
     int16_t id = s->free_load[--s->n_free_load];
@@ -306,11 +249,11 @@ static void add_read(struct expert_shelf *s, int p, int key, enum expert_urgency
     s->place[p].ready = false;
     s->place[p].load = id;
     s->load[s->n_load++] = (struct expert_load){
-        .id = id, .key = key, .n = 1, .urgency = urgency, .place = memory_of(s, p)
+        .id = id, .key = key, .n = 1, .urgency = urgency, .place = shelf_memory_of(s, p)
     };
 }
 
-static void begin_reads(struct expert_shelf *s)
+void shelf_begin_reads(struct expert_shelf *s)
 {
     if (s->n_load > 0)
         expert_reads_start(s->reads, s->load, s->n_load);
@@ -339,7 +282,7 @@ static bool stage(struct expert_shelf *s, int key, enum expert_urgency urgency)
         return false;
     int p = s->spare[--s->n_spare];
     s->staged[key] = p;
-    add_read(s, p, key, urgency);
+    shelf_add_read(s, p, key, urgency);
     s->stats.n_ahead += urgency == EXPERT_AHEAD;
     return true;
 }
@@ -383,67 +326,6 @@ static void clear_stale(struct expert_shelf *s)
     }
 }
 
-/* ---- what was popular ------------------------------------------------------------------------ */
-
-struct popular {
-    uint32_t count;
-    int key;
-};
-
-static int falling(const void *a, const void *b)
-{
-    const struct popular *x = a, *y = b;
-    if (x->count != y->count)
-        return x->count < y->count ? 1 : -1;
-    return (x->key > y->key) - (x->key < y->key);
-}
-
-/* Those that get a slot: the most popular, then in order of the file. */
-static int choose_popular(struct expert_shelf *s, const struct expert_profile *p,
-                          struct popular *all)
-{
-    int n = 0, n_key = s->slots.n_key;
-    for (int k = s->slots.policy.shape.n_weak * s->use.n_expert; k < n_key; k++)
-        if (p->count[k] > 0 && expert_map_bytes(s->ask.map, k) > 0)
-            all[n++] = (struct popular){ p->count[k], k };
-    qsort(all, (size_t)n, sizeof *all, falling);
-    n = MIN(n, s->slots.n_empty);
-    for (int i = 0; i < n; i++)
-        all[i].count = 0;
-    qsort(all, (size_t)n, sizeof *all, falling);
-    return n;
-}
-
-/* tidy: heap - at open, before the first step */
-int expert_shelf_preload(struct expert_shelf *s, const struct expert_profile *p,
-                         int (*progress)(void *, const char *, double), void *user, struct err *e)
-{
-    struct popular *all = malloc((size_t)s->slots.n_key * sizeof *all);
-    int code = 0;
-    if (!all)
-        return err_set(e, ERR_NO_MEMORY, "out of memory for popular experts");
-    expert_profile_give(p, &s->slots.policy, 1);
-    int n = choose_popular(s, p, all);
-    for (int i = 0; i < n || count_reading(s) > 0;) {
-        for (; i < n && count_reading(s) < SWEEP_LOADS; i++) {
-            int key = all[i].key, n_expert = s->use.n_expert;
-            int slot = expert_slots_preload(&s->slots, key / n_expert, key % n_expert);
-            if (slot >= 0)
-                add_read(s, s->place_of[slot], key, EXPERT_DEMAND);
-        }
-        begin_reads(s);
-        poll(s, WAIT_S);
-        if (code == 0 && progress && progress(user, "popular experts", (double)i / MAX(n, 1))) {
-            code = err_set(e, ERR_CANCELLED, "opening was cancelled");
-            n = i;
-        }
-    }
-    free(all);
-    s->stats.preload_bytes = expert_reads_stats(s->reads)->bytes_read - s->bytes_before;
-    s->bytes_before += s->stats.preload_bytes;
-    return code;
-}
-
 /* ---- reading ahead --------------------------------------------------------------------------- */
 
 /* Nothing is computed while a call below runs: all of its time counts as waited for reads. */
@@ -463,7 +345,7 @@ static void use_by_token(struct expert_shelf *s, struct expert_use *u, int layer
     for (int i = 0; i < r->n; i++)
         expert_use_add(u, i, l->by_token + (size_t)r->host[i].token * (size_t)l->n_used,
                        l->n_used);
-    expert_use_end(u, s->slots.n_slot, layer);
+    expert_use_end(u, s->slots.n_open, layer);
 }
 
 /* False when there is no more place. */
@@ -506,11 +388,12 @@ void expert_shelf_begin(struct expert_shelf *s, struct dev *d, const struct rows
     s->n_unchecked_tok += r->n;
     if (s->n_unchecked_tok >= CHECK_TOK) {
         struct err e = { 0 };
-        s->n_unchecked_tok = 0;
         if (expert_reads_check(s->reads, &e) < 0)
-            dev_fail(d, e.code, "%s", e.text);
+            dev_fail(d, e.code, "%s", e.text); /* and so does every step from now on */
+        else
+            s->n_unchecked_tok = 0;
     }
-    poll(s, 0);
+    shelf_poll(s, 0);
     for (int l = 0; l < s->ask.map->n_layer && s->ask.layer[l].by_token; l++) {
         if (!has_layer(&s->ask, l))
             continue;
@@ -518,7 +401,7 @@ void expert_shelf_begin(struct expert_shelf *s, struct dev *d, const struct rows
         if (!stage_used(s, &s->use))
             break;
     }
-    begin_reads(s);
+    shelf_begin_reads(s);
     add_wait(s, begin);
 }
 
@@ -546,13 +429,13 @@ static void look_up(struct expert_shelf *s)
 /* Begin reads of the layer as long as there are places; then those of the next. */
 static void read_on(struct expert_shelf *s)
 {
-    int most = s->use.is_sweep ? SWEEP_LOADS : MOST_LOADS;
-    for (; s->cursor < s->use.n && count_reading(s) < most; s->cursor++) {
+    int most = s->use.is_sweep ? SHELF_SWEEP_LOADS : SHELF_MOST_LOADS;
+    for (; s->cursor < s->use.n && shelf_count_reading(s) < most; s->cursor++) {
         int i = s->cursor, key = key_of(s, s->layer, s->use.expert[i]), slot = s->use.slot[i];
         if (s->phase[i] != PHASE_WAITING)
             continue;
         if (slot >= 0)
-            add_read(s, s->place_of[slot], key, EXPERT_DEMAND);
+            shelf_add_read(s, s->place_of[slot], key, EXPERT_DEMAND);
         else if (!stage(s, key, EXPERT_DEMAND) &&
                  !(make_room(s) && stage(s, key, EXPERT_DEMAND)))
             break;
@@ -560,7 +443,7 @@ static void read_on(struct expert_shelf *s)
     }
     if (s->cursor == s->use.n)
         read_ahead(s);
-    begin_reads(s);
+    shelf_begin_reads(s);
 }
 
 static bool is_stopped(struct dev *d)
@@ -588,14 +471,14 @@ void expert_shelf_want(struct expert_shelf *s, struct dev *d, int l, const struc
     expert_use_begin(&s->use, route->id.rows);
     for (int i = 0; i < route->id.rows; i++)
         expert_use_add(&s->use, i, tensor_i32(&route->id, i), route->id.cols);
-    expert_use_end(&s->use, s->slots.n_slot, l);
-    poll(s, 0);
+    expert_use_end(&s->use, s->slots.n_open, l);
+    shelf_poll(s, 0);
     s->layer = l;
     double begin = clock_now_s();
     ask_larger(s);
     uint64_t hits = s->slots.counts.hits;
     while (expert_use_decide(&s->use, &s->slots) < 0) { /* reads of a step that failed hold slots */
-        poll(s, WAIT_S);
+        shelf_poll(s, SHELF_WAIT_S);
         if (is_stopped(d))
             return;
     }
@@ -634,7 +517,7 @@ static void put_tensor(const struct expert_shelf *s, struct tensor *t, const str
 /* Ascending, though one row's experts come in the order of its route. */
 static void put_expert(struct expert_shelf *s, int n, const struct expert *shape, int p)
 {
-    struct expert_load l = { .key = s->place[p].key, .n = 1, .place = memory_of(s, p) };
+    struct expert_load l = { .key = s->place[p].key, .n = 1, .place = shelf_memory_of(s, p) };
     struct expert e = *shape;
     put_tensor(s, &e.gate, &l, EXPERT_GATE, EXPERT_GATE_SCALE);
     put_tensor(s, &e.up, &l, EXPERT_UP, EXPERT_UP_SCALE);
@@ -685,7 +568,7 @@ bool expert_shelf_next(struct expert_shelf *s, struct dev *d, struct expert_set 
         return false;
     double begin = clock_now_s();
     take_back(s);
-    poll(s, 0);
+    shelf_poll(s, 0);
     for (;;) {
         read_on(s);
         int n_left = give(s, all, &n_given);
@@ -693,8 +576,8 @@ bool expert_shelf_next(struct expert_shelf *s, struct dev *d, struct expert_set 
             dev_fail(d, s->failed.code, "%s", s->failed.text);
         if (n_left <= 0 || n_given > 0 || is_stopped(d))
             break;
-        CHECK(count_reading(s) > 0);
-        poll(s, WAIT_S);
+        CHECK(shelf_count_reading(s) > 0);
+        shelf_poll(s, SHELF_WAIT_S);
     }
     add_wait(s, begin);
     *some = (struct expert_set){ n_given, s->some };
@@ -724,7 +607,7 @@ void expert_shelf_stats(const struct expert_shelf *s, struct expert_shelf_stats 
     *out = s->stats;
     out->layer = s->of_layer;
     out->larger_misses = s->larger.counts.misses;
-    out->larger_bytes = (size_t)(s->larger.n_slot - s->slots.n_slot) * s->place_bytes;
+    out->larger_bytes = (size_t)(s->larger.n_open - s->slots.n_open) * s->place_bytes;
     out->slab_bytes = s->slab.size;
     out->huge_bytes = s->slab.huge_bytes;
     out->locked = s->slab.locked;

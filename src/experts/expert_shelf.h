@@ -9,6 +9,7 @@
 #include "expert_reads.h"
 #include "expert_use.h"
 #include "ops.h"
+#include "pressure.h"
 
 /* The routed experts of a layer. */
 struct expert_layer {
@@ -25,6 +26,8 @@ struct expert_shelf_ask {
     size_t bytes;                     /* of memory for experts, at least the least */
     size_t larger_bytes;              /* more than that has the cache that is simulated beside */
     struct log log;
+    void (*look)(void *user, struct pressure *p); /* for tests; NULL: pressure_read() */
+    void *look_user;
 };
 
 struct expert_shelf;
@@ -36,10 +39,21 @@ void expert_shelf_sizes(const struct expert_shelf_ask *ask, size_t *least, size_
 int expert_shelf_open(struct expert_shelf **s, const struct expert_shelf_ask *ask, struct err *e);
 void expert_shelf_close(struct expert_shelf *s);
 
-/* Contract: expert_store_preload(). */
-int expert_shelf_preload(struct expert_shelf *s, const struct expert_profile *p,
-                         int (*progress)(void *, const char *, double), void *user,
-                         struct err *e);
+/* Is told how much is done, and may end it by returning non-zero. */
+struct expert_progress {
+    int (*fn)(void *user, const char *what, double done);
+    void *user;
+};
+
+/* Contracts: expert_store_popular(), expert_store_restore(). */
+int expert_shelf_popular(struct expert_shelf *s, const struct expert_profile *p,
+                         const struct expert_progress *told, struct err *e);
+int expert_shelf_restore(struct expert_shelf *s, const struct expert_profile *p,
+                         const struct expert_progress *told, struct err *e);
+
+/* Between steps: use at most so many bytes of memory from now on, but never less than the least nor
+ * more than at first. As long as a read is under way in what would go, nothing happens. */
+void expert_shelf_resize(struct expert_shelf *s, size_t bytes);
 
 /* Contracts: experts_begin() and so on; the device is not planning. */
 void expert_shelf_begin(struct expert_shelf *s, struct dev *d, const struct rows *r);
@@ -61,6 +75,8 @@ struct expert_shelf_stats {
     uint64_t larger_misses;              /* of the cache that is simulated beside */
     size_t larger_bytes;                 /* by which it is larger */
     uint64_t preload_bytes;
+    uint64_t n_resize;                   /* how often memory was given back or taken again */
+    size_t given_bytes;                  /* of the slab that the system has now */
     double probe_bytes_per_s;            /* of the drive at open; 0: was not measured */
     uint64_t n_ahead, n_ahead_used;      /* experts read before a layer asked for them */
     size_t slab_bytes, huge_bytes;

@@ -10,7 +10,8 @@
 
 void expert_slots_init(struct expert_slots *s, const struct expert_shape *shape, struct arena *a)
 {
-    *s = (struct expert_slots){ .n_slot = shape->n_slot, .n_empty = shape->n_slot };
+    *s = (struct expert_slots){ .n_slot = shape->n_slot, .n_open = shape->n_slot,
+                                .n_empty = shape->n_slot };
     expert_policy_init(&s->policy, shape, a);
     s->n_key = s->policy.n_key;
     s->slot = arena_alloc(a, (size_t)s->n_slot * sizeof *s->slot);
@@ -157,11 +158,34 @@ int expert_slots_sweep(struct expert_slots *s, int layer, const int32_t *expert,
 int expert_slots_preload(struct expert_slots *s, int layer, int expert)
 {
     int key = layer * s->policy.shape.n_expert + expert;
-    if (s->n_empty == 0 || s->slot_of[key] >= 0)
+    if (s->slot_of[key] >= 0 || !is_worth_a_slot(s, key))
         return -1;
     int slot = fill(s, key, 0);
     note(s, key, slot);
     return slot;
+}
+
+void expert_slots_recall(struct expert_slots *s, const uint32_t *count)
+{
+    expert_policy_recall(&s->policy, count);
+    expert_heap_order(&s->idle);
+}
+
+int expert_slots_resize(struct expert_slots *s, int n)
+{
+    CHECK(n > 0 && n <= s->n_slot);
+    for (; s->n_open > n && (s->n_empty > 0 || s->idle.n > 0); s->n_open--)
+        s->slot[take(s)] = (struct expert_slot){ .key = -1, .state = EXPERT_CLOSED };
+    for (int i = 0; s->n_open < n && i < s->n_slot; i++) {
+        if (s->slot[i].state != EXPERT_CLOSED)
+            continue;
+        s->slot[i].state = EXPERT_EMPTY;
+        s->empty[s->n_empty++] = i;
+        s->n_open++;
+    }
+    expert_policy_resize(&s->policy, s->n_open);
+    note(s, -1, s->n_open);
+    return s->n_open;
 }
 
 /* Where a slot goes that nobody uses. */
@@ -204,7 +228,8 @@ static void verify_slot(const struct expert_slots *s, int i)
 {
     const struct expert_slot *slot = &s->slot[i];
     CHECK(slot->pins >= 0);
-    CHECK((slot->state == EXPERT_EMPTY) == (slot->key < 0));
+    CHECK((slot->state == EXPERT_EMPTY || slot->state == EXPERT_CLOSED) == (slot->key < 0));
+    CHECK(slot->state != EXPERT_CLOSED || slot->pins == 0);
     if (slot->key < 0)
         return;
     CHECK(s->slot_of[slot->key] == i); /* hence no two slots of one expert */
@@ -213,15 +238,17 @@ static void verify_slot(const struct expert_slots *s, int i)
 
 void expert_slots_verify(const struct expert_slots *s)
 {
-    int n_resident = 0, n_full = 0, n_lost = 0;
+    int n_resident = 0, n_full = 0, n_lost = 0, n_closed = 0;
     for (int k = 0; k < s->n_key; k++)
         n_resident += s->slot_of[k] >= 0;
     for (int i = 0; i < s->n_slot; i++) {
         verify_slot(s, i);
         n_full += s->slot[i].key >= 0;
+        n_closed += s->slot[i].state == EXPERT_CLOSED;
         n_lost += s->slot[i].key < 0 && s->slot[i].pins > 0; /* failed, not yet let go */
     }
-    CHECK(n_resident == n_full && s->n_empty + n_full + n_lost == s->n_slot);
+    CHECK(n_resident == n_full && s->n_empty + n_full + n_lost == s->n_open);
+    CHECK(s->n_open + n_closed == s->n_slot && s->policy.shape.n_slot == s->n_open);
     for (int i = 0; i < s->n_empty; i++)
         CHECK(s->slot[s->empty[i]].state == EXPERT_EMPTY && s->slot[s->empty[i]].pins == 0);
     CHECK(s->counts.lookups == s->counts.hits + s->counts.joins + s->counts.misses);

@@ -6,8 +6,9 @@
 #include "expert_policy.h"
 
 /*  EMPTY --want--> READING --arrived--> READY --victim of a want--> READING another
- *    ^---failed-------+                                                           */
-enum expert_state { EXPERT_EMPTY, EXPERT_READING, EXPERT_READY };
+ *    ^---failed-------+                   |
+ *    +--fewer--> CLOSED <----fewer--------+     CLOSED --more--> EMPTY              */
+enum expert_state { EXPERT_EMPTY, EXPERT_READING, EXPERT_READY, EXPERT_CLOSED };
 
 /* A place for one expert. All places have one size, that of the largest expert. */
 struct expert_slot {
@@ -27,15 +28,16 @@ struct expert_counts {
 };
 
 /* What is decided depends on the calls alone: two that get the same calls decide the same, in an
- * engine and in a simulation. So whatever should change decisions later (guesses of what comes,
- * memory to be given back) must become a call, too, which a recording can hold. */
+ * engine and in a simulation. Memory that is given back is a call, too, which a recording holds;
+ * guesses of what comes would have to become one. */
 struct expert_slots {
     struct expert_policy policy;
     struct expert_slot *slot; /* [n_slot] */
     int32_t *slot_of;         /* [n_key] -1: not in memory */
     int32_t *empty;           /* [n_slot] stack of slots */
     struct expert_heap idle;  /* keys that are ready and not used: the possible victims */
-    int n_slot, n_key, n_empty;
+    int n_slot, n_open;       /* all; those that are not closed */
+    int n_key, n_empty;
     struct expert_counts counts;
     uint64_t decided; /* hash of every expert looked up and of the slot it was given: two that
                          agree in it have decided the same */
@@ -63,9 +65,18 @@ int expert_slots_want(struct expert_slots *s, int layer, const int32_t *expert, 
 int expert_slots_sweep(struct expert_slots *s, int layer, const int32_t *expert,
                        const int32_t *recent, int n, int32_t *slot, uint64_t *missing);
 
-/* Before the first want: the expert gets an empty slot, to be read into it and pinned by nobody.
- * -1: there is none, or it is in memory. */
+/* Between steps: the expert gets a slot that is empty or holds what is worth less, to be read into
+ * it and pinned by nobody. -1: there is none, or it is in memory. */
 int expert_slots_preload(struct expert_slots *s, int layer, int expert);
+
+/* Between steps: experts count at least as if they had been used so often, count[n_key] thousandths
+ * of uses by the rule with the longest memory. */
+void expert_slots_recall(struct expert_slots *s, const uint32_t *count);
+
+/* Only n slots may hold an expert from now on, n at least what one want asks for, at most n_slot.
+ * Fewer than now: empty ones are closed, then those of the least valuable experts that are ready
+ * and not used. Returns how many are open then, more than n if others are used or being read. */
+int expert_slots_resize(struct expert_slots *s, int n);
 
 /* A slot's expert is complete, or could not be read. After a failure the slot has no expert; those
  * who have pinned it let go of it as always. */

@@ -6,17 +6,26 @@
  * same share of its experts in memory. */
 #include "expert_store.h"
 
+#include "clock.h"
+#include "expert_yield.h"
 #include "slab.h"
 
 #include <stdlib.h>
 
 #define LARGER_BYTES ((size_t)4 << 30) /* by so much is the cache larger that is simulated beside */
+#define LOOK_S 1.0 /* between looks at whether memory is short */
 
 struct expert_store {
     int n_shelf, n_layer, n_expert;
     struct expert_shelf *shelf[EXPERT_MOST_SHELVES];
     struct expert_map map[EXPERT_MOST_SHELVES];
     int *shelf_of; /* [n_layer] */
+    size_t least[EXPERT_MOST_SHELVES], most[EXPERT_MOST_SHELVES]; /* bytes */
+    struct expert_yield yield;
+    void (*look)(void *user, struct pressure *p); /* NULL: at the machine */
+    void *look_user;
+    double next_look_s;
+    struct log log;
 };
 
 /* Which shelf a layer belongs to, if layers get shelves in their order; sizes holds those seen. */
@@ -111,12 +120,20 @@ static int open_shelves(struct expert_store *s, const struct expert_shelf_ask *a
     divide_bytes(ask, s->map, n, bytes);
     for (int i = 0; i < n; i++) {
         struct expert_shelf_ask part = *ask;
+        struct expert_shelf_stats stats;
+        size_t high;
         part.map = &s->map[i];
         part.bytes = bytes[i];
         part.larger_bytes = (size_t)((double)LARGER_BYTES * (double)bytes[i] / (double)ask->bytes);
         s->n_shelf = i + 1;
         TRY(expert_shelf_open(&s->shelf[i], &part, e));
+        expert_shelf_stats(s->shelf[i], &stats);
+        expert_shelf_sizes(&part, &s->least[i], &high);
+        s->most[i] = stats.slab_bytes;
+        s->yield.least += s->least[i];
+        s->yield.most += s->most[i];
     }
+    s->yield.now = s->yield.most;
     return 0;
 }
 
@@ -131,7 +148,8 @@ int expert_store_open(struct expert_store **out, const struct expert_shelf_ask *
         return err_set(e, ERR_NO_MEMORY, "out of memory for experts");
     }
     *s = (struct expert_store){ .n_layer = ask->map->n_layer, .n_expert = ask->map->n_expert,
-                                .shelf_of = shelf_of };
+                                .shelf_of = shelf_of, .look = ask->look,
+                                .look_user = ask->look_user, .log = ask->log };
     int code = open_shelves(s, ask, e);
     if (code < 0)
         expert_store_close(s);
@@ -152,15 +170,23 @@ void expert_store_close(struct expert_store *s)
     free(s);
 }
 
-int expert_store_preload(struct expert_store *s, const struct expert_profile *p,
-                         int (*progress)(void *, const char *, double), void *user, struct err *e)
+int expert_store_popular(struct expert_store *s, const struct expert_profile *p,
+                         const struct expert_progress *told, struct err *e)
 {
     for (int i = 0; i < s->n_shelf; i++)
-        TRY(expert_shelf_preload(s->shelf[i], p, progress, user, e));
+        TRY(expert_shelf_popular(s->shelf[i], p, told, e));
     return 0;
 }
 
-/* tidy: heap - when the model is closed */
+int expert_store_restore(struct expert_store *s, const struct expert_profile *p,
+                         const struct expert_progress *told, struct err *e)
+{
+    for (int i = 0; i < s->n_shelf; i++)
+        TRY(expert_shelf_restore(s->shelf[i], p, told, e));
+    return 0;
+}
+
+/* tidy: heap - when the model is closed, or a session saved */
 bool expert_store_profile(const struct expert_store *s, struct expert_profile *p)
 {
     struct expert_profile part = *p;
@@ -179,8 +205,55 @@ bool expert_store_profile(const struct expert_store *s, struct expert_profile *p
     return used;
 }
 
+static size_t given_bytes(const struct expert_store *s)
+{
+    size_t sum = 0;
+    for (int i = 0; i < s->n_shelf; i++) {
+        struct expert_shelf_stats stats;
+        expert_shelf_stats(s->shelf[i], &stats);
+        sum += stats.given_bytes;
+    }
+    return sum;
+}
+
+/* Every shelf keeps its least, and of the rest the share that all experts may have. */
+static void divide_room(struct expert_store *s, size_t bytes)
+{
+    const struct expert_yield *y = &s->yield;
+    double share = y->most > y->least
+                       ? (double)(bytes - y->least) / (double)(y->most - y->least) : 1;
+    for (int i = 0; i < s->n_shelf; i++) {
+        size_t more = (size_t)((double)(s->most[i] - s->least[i]) * share);
+        expert_shelf_resize(s->shelf[i], s->least[i] + more);
+    }
+}
+
+/* Memory may be short by now, or there again. */
+static void look_around(struct expert_store *s)
+{
+    struct pressure p;
+    double now = clock_now_s();
+    if (!s->look && now < s->next_look_s)
+        return;
+    s->next_look_s = now + LOOK_S;
+    if (s->look)
+        s->look(s->look_user, &p);
+    else
+        pressure_read(&p, "");
+    size_t before = given_bytes(s);
+    divide_room(s, expert_yield_look(&s->yield, &p));
+    size_t after = given_bytes(s);
+    if (before != after)
+        log_put(&s->log, before == 0 ? LOG_WARN : LOG_INFO, "%.2f of %.2f GB of memory are "
+                "available: experts have %.2f GB, of %.2f at the start", (double)p.available / 1e9,
+                (double)p.total / 1e9, (double)(s->yield.most - after) / 1e9,
+                (double)s->yield.most / 1e9);
+}
+
 void experts_begin(struct expert_store *s, struct dev *d, const struct rows *r)
 {
+    if (s && !dev_planning(d))
+        look_around(s);
     for (int i = 0; s && !dev_planning(d) && i < s->n_shelf; i++)
         expert_shelf_begin(s->shelf[i], d, r);
 }

@@ -29,7 +29,8 @@ static void add_shelf(struct flow *f, const struct expert_shelf *s)
     struct expert_shelf_stats stats;
     expert_shelf_stats(s, &stats);
     struct flow_part decode = part_of(&stats.decode), prefill = part_of(&stats.prefill);
-    f->n_slot += slots->n_slot;
+    f->n_slot += slots->n_open;
+    f->given_bytes += stats.given_bytes;
     f->decode = sum(&f->decode, &decode);
     f->prefill = sum(&f->prefill, &prefill);
     f->misses += slots->counts.misses;
@@ -86,6 +87,8 @@ void flow_line(const struct flow *f, double decode_s, struct buf *out)
     if (f->drive_bytes_per_s > 0)
         buf_printf(out, " of %.1f", f->drive_bytes_per_s / 1e9);
     buf_puts(out, " GB/s");
+    if (f->given_bytes)
+        buf_printf(out, ", %.1f GiB given back", (double)f->given_bytes / (1 << 30));
     if (d != &f->decode || decode_s <= 0)
         return;
     buf_printf(out, ", waits %.0f%% of time", 100 * MIN(wait, 1));
@@ -141,14 +144,15 @@ static json_t *shelf_json(const struct expert_shelf *s)
     struct expert_shelf_stats stats;
     expert_shelf_stats(s, &stats);
     return json_pack(
-        "{s:i, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:b, s:I, s:f}", "slots",
-        expert_shelf_slots(s)->n_slot, "expert_bytes",
+        "{s:i, s:i, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:b, s:I, s:f, s:I, s:I}", "slots",
+        expert_shelf_slots(s)->n_slot, "slots_open", expert_shelf_slots(s)->n_open, "expert_bytes",
         (json_int_t)expert_reads_place_bytes(expert_shelf_reads(s)), "policy",
         policy_json(expert_shelf_slots(s)), "drive", drive_json(expert_shelf_reads(s)), "ahead",
         (json_int_t)stats.n_ahead, "ahead_used", (json_int_t)stats.n_ahead_used, "slab_bytes",
         (json_int_t)stats.slab_bytes, "huge_bytes", (json_int_t)stats.huge_bytes, "locked",
         stats.locked, "preload_bytes", (json_int_t)stats.preload_bytes,
-        "probe_bytes_per_s", stats.probe_bytes_per_s);
+        "probe_bytes_per_s", stats.probe_bytes_per_s, "resized", (json_int_t)stats.n_resize,
+        "given_back_bytes", (json_int_t)stats.given_bytes);
 }
 
 static json_t *layers_json(const struct engine *e)

@@ -18,6 +18,7 @@ struct flow {
     struct flow_part decode, prefill;
     uint64_t misses, larger_misses; /* decided; and by a cache that were larger_bytes larger */
     uint64_t larger_bytes, read_bytes;
+    uint64_t given_bytes;    /* of the experts' memory, given back since memory is short */
     double busy_s;           /* something was being read */
     double drive_bytes_per_s; /* at the start; 0: was not measured */
 };

@@ -27,10 +27,12 @@ void trace_end(struct trace *t); /* NULL is fine */
 /* Tokens so far. */
 int trace_n_tok(const struct trace *t);
 
-/* Write them: four little-endian u32 (tokens, layers, experts used by a token, steps), then the
- * experts' numbers as u16 [token][layer][used], by falling score (hash-routed layers: in the order
- * of the model's table), then the tokens of each step as u32. steps false: 0 steps are written,
- * and the file depends on the tokens alone. ERR_FORMAT: a step had failed; nothing is written. */
+/* Write them: four little-endian u32 (tokens, layers, experts used by a token, words of steps),
+ * then the experts' numbers as u16 [token][layer][used], by falling score (hash-routed layers: in
+ * the order of the model's table), then words of steps as u32: the tokens of each, and before one
+ * for which memory was given back or taken again two more, the places left with the top bit set and
+ * all places. steps false: 0 words are written, and the file depends on the tokens alone.
+ * ERR_FORMAT: a step had failed; nothing is written. */
 int trace_write(const struct trace *t, const char *path, bool steps, struct err *e);
 
 /* ---- routes from a file -------------------------------------------------------------------- */

@@ -24,7 +24,8 @@ static uint32_t get_u32(const uint8_t *p)
     return get_u16(p) | (uint32_t)get_u16(p + 2) << 16;
 }
 
-static int read_header(struct routes *r, const char *path, const struct buf *file, struct err *e)
+static int read_header(struct routes *r, const char *path, const struct buf *file, int *n_word,
+                       struct err *e)
 {
     const uint8_t *p = (const uint8_t *)file->data;
     size_t n;
@@ -35,34 +36,55 @@ static int read_header(struct routes *r, const char *path, const struct buf *fil
         return err_set(e, ERR_FORMAT, "%s: is compressed, expected a plain trace (gzip -d)", path);
     uint32_t n_tok = get_u32(p), n_layer = get_u32(p + 4), n_used = get_u32(p + 8);
     uint32_t n_step = get_u32(p + 12);
-    if (n_step > n_tok || n_layer == 0 || n_layer > 1024 || n_used == 0 || n_used > MAX_USED)
-        return err_set(e, ERR_FORMAT, "%s: header: found %u layers, %u experts used, %u steps; "
-                       "expected 1 to 1024, 1 to %d, at most the tokens", path, n_layer, n_used,
-                       n_step, MAX_USED);
+    if (n_step > 3 * (uint64_t)n_tok || n_layer == 0 || n_layer > 1024 || n_used == 0 ||
+        n_used > MAX_USED)
+        return err_set(e, ERR_FORMAT, "%s: header: found %u layers, %u experts used, %u words of "
+                       "steps; expected 1 to 1024, 1 to %d, at most three for each token", path,
+                       n_layer, n_used, n_step, MAX_USED);
     if (!mul_size((size_t)n_layer * n_used * 2, n_tok, &n) ||
         !add_size(n, 4 * (size_t)n_step, &n) || n != file->len - HEADER_BYTES)
         return err_set(e, ERR_FORMAT, "%s: found %zu bytes behind the header, expected %u tokens "
-                       "of %u layers of %u experts in 16 bits and %u steps in 32", path,
+                       "of %u layers of %u experts in 16 bits and %u words of steps in 32", path,
                        file->len - HEADER_BYTES, n_tok, n_layer, n_used, n_step);
-    *r = (struct routes){ (int)n_tok, (int)n_layer, (int)n_used, NULL, NULL, (int)n_step };
+    *r = (struct routes){ .n_tok = (int)n_tok, .n_layer = (int)n_layer, .n_used = (int)n_used };
+    *n_word = (int)n_step;
     return 0;
 }
 
-/* Behind the routes; together all tokens. */
-static int read_steps(struct routes *r, const char *path, const struct buf *file, struct err *e)
+/* A word with the top bit set and the next one: memory given back or taken again. */
+static int read_room(struct routes *r, const char *path, const uint8_t *p, int i, struct err *e)
 {
-    const uint8_t *p = (const uint8_t *)file->data + file->len - 4 * (size_t)r->n_step;
+    uint32_t n_open = get_u32(p) & ~TRACE_ROOM, n_slot = get_u32(p + 4);
+    if (n_open == 0 || n_open > n_slot || n_slot > INT32_MAX)
+        return err_set(e, ERR_FORMAT, "%s: step %d: found %u of %u places for experts, expected 1 "
+                       "to all", path, i, n_open, n_slot);
+    r->room[r->n_room++] = (struct routes_room){ i, (int)n_open, (int)n_slot };
+    return 0;
+}
+
+/* Behind the routes: the tokens of each step, together all. */
+static int read_steps(struct routes *r, const char *path, const struct buf *file, int n_word,
+                      struct err *e)
+{
+    const uint8_t *p = (const uint8_t *)file->data + file->len - 4 * (size_t)n_word;
     uint64_t sum = 0;
-    if (r->n_step == 0)
+    if (n_word == 0)
         return 0;
-    r->step = malloc((size_t)r->n_step * sizeof *r->step);
-    if (!r->step)
-        return err_set(e, ERR_NO_MEMORY, "%s: out of memory for %d steps", path, r->n_step);
-    for (int i = 0; i < r->n_step; i++) {
-        r->step[i] = get_u32(p + 4 * (size_t)i);
-        if (r->step[i] == 0)
-            return err_set(e, ERR_FORMAT, "%s: step %d: found 0 tokens, expected some", path, i);
-        sum += r->step[i];
+    r->step = malloc((size_t)n_word * sizeof *r->step);
+    r->room = malloc((size_t)n_word * sizeof *r->room);
+    if (!r->step || !r->room)
+        return err_set(e, ERR_NO_MEMORY, "%s: out of memory for %d steps", path, n_word);
+    for (int i = 0; i < n_word; i++) {
+        uint32_t n = get_u32(p + 4 * (size_t)i);
+        if (n & TRACE_ROOM && i + 1 < n_word) {
+            TRY(read_room(r, path, p + 4 * (size_t)i++, r->n_step, e));
+            continue;
+        }
+        if (n == 0 || n & TRACE_ROOM)
+            return err_set(e, ERR_FORMAT, "%s: step %d: found %u tokens, expected some", path,
+                           r->n_step, n);
+        r->step[r->n_step++] = n;
+        sum += n;
     }
     if (sum != (uint64_t)r->n_tok)
         return err_set(e, ERR_FORMAT, "%s: found %llu tokens in %d steps, expected %d", path,
@@ -104,15 +126,16 @@ static int read_ids(struct routes *r, const char *path, const struct buf *file, 
 int routes_read(struct routes *r, const char *path, int n_expert, struct err *e)
 {
     struct buf file;
+    int n_word = 0;
     *r = (struct routes){ 0 };
     buf_init(&file, MAX_FILE_BYTES);
     int code = file_read_all(&file, path, e);
     if (code >= 0)
-        code = read_header(r, path, &file, e);
+        code = read_header(r, path, &file, &n_word, e);
     if (code >= 0)
         code = read_ids(r, path, &file, n_expert, e);
     if (code >= 0)
-        code = read_steps(r, path, &file, e);
+        code = read_steps(r, path, &file, n_word, e);
     if (code < 0)
         routes_release(r);
     buf_release(&file);
@@ -123,6 +146,7 @@ void routes_release(struct routes *r)
 {
     free(r->id);
     free(r->step);
+    free(r->room);
     *r = (struct routes){ 0 };
 }
 
@@ -152,6 +176,17 @@ static int step_size(const struct routes *r, int step)
     return r->step ? (int)r->step[step] : 1;
 }
 
+/* Places that are open from a step on, of a shape's; *next counts what was passed already. */
+static int room_at(const struct routes *r, int step, int n_slot, int n_open, int *next)
+{
+    for (; *next < r->n_room && r->room[*next].step == step; ++*next) {
+        const struct routes_room *room = &r->room[*next];
+        int64_t n = ((int64_t)n_slot * room->n_open + room->n_slot / 2) / room->n_slot;
+        n_open = MAX((int)n, r->n_used);
+    }
+    return n_open;
+}
+
 /* What tokens tok .. tok+n-1 use of a layer. */
 static void use_of(struct expert_use *u, const struct routes *r, int tok, int n, int layer)
 {
@@ -167,7 +202,7 @@ static void use_of(struct expert_use *u, const struct routes *r, int tok, int n,
 
 static void replay_layer(struct expert_slots *s, struct expert_use *u, int layer)
 {
-    expert_use_end(u, s->n_slot, layer);
+    expert_use_end(u, s->n_open, layer);
     CHECK(expert_use_decide(u, s) >= 0);
     for (int i = 0; i < u->n; i++)
         if (u->slot[i] >= 0 && expert_use_missing(u, i))
@@ -199,7 +234,10 @@ int simulate(struct simulated *out, const struct routes *r, const struct expert_
     TRY(arena_for(&a, a.peak, e));
     expert_slots_init(&s, shape, &a);
     expert_use_init(&u, shape->n_expert, &a);
-    for (int i = 0, tok = 0; i < count_steps(r); tok += step_size(r, i++)) {
+    for (int i = 0, tok = 0, next = 0; i < count_steps(r); tok += step_size(r, i++)) {
+        int n_open = room_at(r, i, s.n_slot, s.n_open, &next);
+        if (n_open != s.n_open)
+            expert_slots_resize(&s, n_open);
         expert_slots_step(&s, step_size(r, i));
         for (int l = 0; l < r->n_layer; l++) {
             use_of(&u, r, tok, step_size(r, i), l);
@@ -298,13 +336,16 @@ int simulate_best(struct simulated *out, const struct routes *r, const struct ex
     foresight_init(&f, r, shape, &a);
     TRY(arena_for(&a, a.peak, e));
     foresight_init(&f, r, shape, &a);
-    for (int i = 0, tok = 0; i < count_steps(r); tok += step_size(r, i++))
+    int n_open = shape->n_slot, next = 0;
+    for (int i = 0, tok = 0; i < count_steps(r); tok += step_size(r, i++)) {
+        n_open = room_at(r, i, shape->n_slot, n_open, &next);
         for (int l = 0; l < r->n_layer; l++) {
             use_of(&f.use, r, tok, step_size(r, i), l);
-            expert_use_end(&f.use, shape->n_slot, l);
-            sum.hits += (uint64_t)foresee_layer(&f, r, shape->n_slot, tok, step_size(r, i));
+            expert_use_end(&f.use, n_open, l);
+            sum.hits += (uint64_t)foresee_layer(&f, r, n_open, tok, step_size(r, i));
             sum.lookups += (uint64_t)f.use.n;
         }
+    }
     sum.misses = sum.lookups - sum.hits;
     *out = sum;
     free(a.mem);

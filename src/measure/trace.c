@@ -15,7 +15,8 @@ struct trace {
     struct engine *engine;
     int n_layer, n_used;
     struct buf *layer; /* [n_layer] of little-endian u16 [token][n_used] */
-    struct buf step;   /* little-endian u32: tokens of each step */
+    struct buf step;   /* little-endian u32: tokens of each step; memory given back */
+    int n_open;        /* places for experts at the last step */
 };
 
 static void put_u16(uint8_t *to, unsigned v)
@@ -30,17 +31,46 @@ static void put_u32(uint8_t *to, uint32_t v)
     put_u16(to + 2, v >> 16);
 }
 
+static void put_word(struct buf *to, uint32_t v)
+{
+    uint8_t bytes[4];
+    put_u32(bytes, v);
+    buf_add(to, bytes, sizeof bytes);
+}
+
+/* Places for experts, of all shelves together; 0: everything is mapped. */
+static int count_places(const struct trace *t, int *n_open)
+{
+    const struct expert_store *store = t->engine->store;
+    int n = 0;
+    *n_open = 0;
+    for (int i = 0; store && i < expert_store_n_shelf(store); i++) {
+        const struct expert_slots *slots = expert_shelf_slots(expert_store_shelf(store, i));
+        n += slots->n_slot;
+        *n_open += slots->n_open;
+    }
+    return n;
+}
+
+static void keep_step(struct trace *t, int n_tok)
+{
+    int n_open, n_slot = count_places(t, &n_open);
+    if (n_open != t->n_open) {
+        put_word(&t->step, TRACE_ROOM | (uint32_t)n_open);
+        put_word(&t->step, (uint32_t)n_slot);
+    }
+    t->n_open = n_open;
+    put_word(&t->step, (uint32_t)n_tok);
+}
+
 static void keep(void *user, int layer, const struct route *route, const struct rows *r)
 {
     struct trace *t = user;
     if (layer == t->n_layer) /* the draft block */
         return;
     CHECK(layer >= 0 && layer < t->n_layer && route->id.cols == t->n_used);
-    if (layer == 0) {
-        uint8_t bytes[4];
-        put_u32(bytes, (uint32_t)r->n);
-        buf_add(&t->step, bytes, sizeof bytes);
-    }
+    if (layer == 0)
+        keep_step(t, r->n);
     for (int i = 0; i < r->n; i++) {
         const int32_t *id = tensor_i32(&route->id, i);
         for (int j = 0; j < t->n_used; j++) {
@@ -69,7 +99,9 @@ int trace_begin(struct trace **out, dstar_engine *engine, struct err *e)
         free(layer);
         return err_set(e, ERR_NO_MEMORY, "out of memory for a trace");
     }
-    *t = (struct trace){ en, info->n_layer, info->n_used, layer, { 0 } };
+    *t = (struct trace){ .engine = en, .n_layer = info->n_layer, .n_used = info->n_used,
+                         .layer = layer };
+    t->n_open = count_places(t, &(int){ 0 });
     buf_init(&t->step, MAX_LAYER_BYTES);
     for (int l = 0; l < t->n_layer; l++)
         buf_init(&layer[l], MAX_LAYER_BYTES);

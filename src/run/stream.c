@@ -64,6 +64,7 @@ static int read_popular(struct engine *e, struct expert_profile *p, struct err *
 
 static int take_popular(struct engine *e, const struct dstar_options *o, struct err *err)
 {
+    struct expert_progress told = { o->progress, o->progress_user };
     struct expert_profile p;
     struct err why = { 0 };
     if (!e->popular || !file_exists(e->popular))
@@ -73,7 +74,7 @@ static int take_popular(struct engine *e, const struct dstar_options *o, struct 
     if (read_popular(e, &p, &why) < 0)
         log_put(&e->log, LOG_WARN, "%s; it is not used", why.text);
     else
-        code = expert_store_preload(e->store, &p, o->progress, o->progress_user, err);
+        code = expert_store_popular(e->store, &p, o->progress ? &told : NULL, err);
     free(p.count);
     return code;
 }

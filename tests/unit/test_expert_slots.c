@@ -236,6 +236,42 @@ static void test_preload(void **state)
     slots_free(s);
 }
 
+/* Given back are empty slots, then the least valuable experts; never one that is used or read. */
+static void test_resize(void **state)
+{
+    (void)state;
+    struct expert_shape shape = { 2, 8, 6, 0, 4, { 32, 8, 128, EXPERT_LRU } };
+    struct expert_slots *s = slots_new(&shape);
+    int32_t held[2], reading[2];
+    use(s, 0, 1, 2);
+    use(s, 0, 1, 2);
+    use(s, 1, 3, 4);
+    assert_int_equal(expert_slots_resize(s, 5), 5); /* one of the two empty ones */
+    assert_int_equal(s->counts.evictions, 0);
+    assert_int_equal(expert_slots_resize(s, 3), 3);
+    assert_true(has(s, 0, 1) && has(s, 0, 2) && !has(s, 1, 3) && has(s, 1, 4));
+    expert_slots_verify(s);
+    assert_int_equal(want(s, 0, 1, 2, held), 0);
+    assert_int_equal(expert_slots_resize(s, 1), 2); /* the two that are used stay */
+    expert_slots_verify(s);
+    assert_int_equal(want(s, 0, 3, 4, reading), -1);
+    assert_int_equal(expert_slots_resize(s, 6), 6); /* all again, empty */
+    assert_int_equal(want(s, 0, 3, 4, reading), 2);
+    assert_int_equal(expert_slots_resize(s, 3), 4);
+    expert_slots_verify(s);
+    expert_slots_failed(s, reading[0]);
+    expert_slots_arrived(s, reading[1]);
+    expert_slots_done(s, held, 2);
+    expert_slots_done(s, reading, 2);
+    assert_int_equal(expert_slots_resize(s, 3), 3); /* of which the failed one is none */
+    assert_true(has(s, 0, 1) && has(s, 0, 2) && has(s, 0, 4));
+    expert_slots_verify(s);
+    uint64_t decided = s->decided;
+    expert_slots_resize(s, 3);
+    assert_true(s->decided != decided); /* also that is an event */
+    slots_free(s);
+}
+
 #define N_USED 3
 #define N_OPEN 4 /* steps at the same time */
 
@@ -265,6 +301,12 @@ static uint64_t event(struct expert_slots *s, struct open_step *open, struct rou
     uint64_t missing = 0, what = 0;
     if (layer == 0)
         expert_slots_step(s, 1);
+    if (rng_next(rng) % 32 == 0) {
+        int n = N_USED + (int)(rng_next(rng) % (uint64_t)(s->n_slot - N_USED + 1));
+        int before = s->n_open, now = expert_slots_resize(s, n);
+        assert_true(now >= n && now <= MAX(before, n));
+        expert_slots_verify(s);
+    }
     if (s->slot[slot].state == EXPERT_READING) {
         bool fails = rng_unit(rng) < 0.1;
         (fails ? expert_slots_failed : expert_slots_arrived)(s, slot);
@@ -329,6 +371,7 @@ int main(void)
         cmocka_unit_test(test_weak_layers),
         cmocka_unit_test(test_sweeps),
         cmocka_unit_test(test_preload),
+        cmocka_unit_test(test_resize),
         cmocka_unit_test(test_random_events),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,7 +14,7 @@
 static void routes_make(struct routes *r, int n_tok, int n_layer, struct route_stream *s)
 {
     int32_t expert[8];
-    *r = (struct routes){ n_tok, n_layer, s->n_used, NULL, NULL, 0 };
+    *r = (struct routes){ .n_tok = n_tok, .n_layer = n_layer, .n_used = s->n_used };
     r->id = malloc((size_t)n_tok * (size_t)n_layer * (size_t)s->n_used * sizeof *r->id);
     uint16_t *to = r->id;
     for (int t = 0; t < n_tok; t++)
@@ -151,7 +151,7 @@ static void test_loop(void **state)
 {
     (void)state;
     uint16_t id[600];
-    struct routes r = { 300, 1, 2, id, NULL, 0 };
+    struct routes r = { .n_tok = 300, .n_layer = 1, .n_used = 2, .id = id };
     struct expert_shape shape = { 1, 20, 16, .n_weak = 0 };
     for (int i = 0; i < 600; i++)
         id[i] = (uint16_t)(i % 20);
@@ -209,8 +209,8 @@ static void test_files(void **state)
     } c[] = {
         { 0, 3, 24, "expected 3 tokens" },      { 0, 2, 23, "found 7 bytes" },
         { 0, 2, 15, "expected a header" },      { 4, 0, 24, "found 0 layers" },
-        { 8, 65, 24, "65 experts used" },       { 12, 3, 24, "experts used, 3" },
-        { 12, 1, 24, "and 1 steps" },
+        { 8, 65, 24, "65 experts used" },       { 12, 7, 24, "experts used, 7" },
+        { 12, 1, 24, "and 1 words of steps" },
         { 3, 0xff, 24, "behind the header" },   { 19, 2, 24, "found expert 513" },
         { 22, 9, 24, "token 1, layer 0: found expert 9 twice" },
     };
@@ -238,11 +238,84 @@ static void test_files(void **state)
     scratch_close(&dir);
 }
 
+/* Steps of one token, and between them memory that was given back: 2 of 3 places are left. */
+static void test_files_with_room(void **state)
+{
+    (void)state;
+    static const uint8_t good[40] = { 2, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 4, 0, 0, 0,
+                                      3, 0, 1, 1, 9, 0, 3, 0, 1, 0, 0, 0,
+                                      2, 0, 0, 0x80, 3, 0, 0, 0, 1, 0, 0, 0 };
+    static const struct {
+        int at, value;
+        const char *says;
+    } c[] = {
+        { 24, 0, "step 0: found 0 tokens" },   { 28, 0, "step 1: found 0 of 3 places" },
+        { 28, 4, "step 1: found 4 of 3" },     { 35, 0x80, "of 2147483651 places" },
+        { 31, 0, "found 7 tokens in 4 steps" }, { 39, 0x80, "step 1: found 2147483649 tokens" },
+        { 36, 2, "found 3 tokens in 2 steps" },
+    };
+    struct scratch dir;
+    struct routes r;
+    struct err e = { 0 };
+    uint8_t bytes[40];
+    char path[128];
+    scratch_open(&dir);
+    put(&dir, path, good, sizeof good);
+    assert_int_equal(routes_read(&r, path, 300, &e), 0);
+    assert_true(r.n_step == 2 && r.step[0] == 1 && r.step[1] == 1 && r.n_room == 1);
+    assert_true(r.room[0].step == 1 && r.room[0].n_open == 2 && r.room[0].n_slot == 3);
+    routes_release(&r);
+    for (size_t i = 0; i < COUNT_OF(c); i++) {
+        struct err why = { 0 };
+        memcpy(bytes, good, sizeof good);
+        bytes[c[i].at] = (uint8_t)c[i].value;
+        put(&dir, path, bytes, sizeof bytes);
+        assert_int_equal(routes_read(&r, path, 300, &why), ERR_FORMAT);
+        if (!strstr(why.text, c[i].says))
+            fail_msg("%s", why.text);
+        assert_null(r.id);
+    }
+    scratch_close(&dir);
+}
+
+/* A third of the cache is gone for a third of the time: that costs, but less than for always, and
+ * the bound is still one. */
+static void test_room(void **state)
+{
+    (void)state;
+    struct route_stream s = { { 78, 0 }, 40, 4, 0.4 };
+    struct routes r;
+    struct routes_room room[2] = { { 200, 60, 90 }, { 400, 90, 90 } };
+    struct expert_shape all = { 5, 40, 90, .n_weak = 0 }, fewer = { 5, 40, 60, .n_weak = 0 };
+    struct simulated out;
+    uint32_t step[600];
+    routes_make(&r, 600, 5, &s);
+    for (int i = 0; i < 600; i++)
+        step[i] = 1;
+    expert_rules_auto(&all);
+    expert_rules_auto(&fewer);
+    uint64_t least = misses_of(&r, &all, -1), most = misses_of(&r, &fewer, -1);
+    uint64_t bound = least_misses(&r, &all);
+    r.step = step;
+    r.n_step = 600;
+    assert_int_equal(simulate(&out, &r, &all, NULL), 0);
+    assert_true(out.misses == least); /* with steps, and nothing given back, the same */
+    uint64_t decided = out.decided;
+    r.room = room;
+    r.n_room = 2;
+    assert_int_equal(simulate(&out, &r, &all, NULL), 0);
+    assert_true(out.misses > least && out.misses < most && out.decided != decided);
+    assert_true(least_misses(&r, &all) > bound && least_misses(&r, &all) <= out.misses);
+    r.step = NULL;
+    r.room = NULL;
+    routes_release(&r);
+}
+
 static void test_refused(void **state)
 {
     (void)state;
     uint16_t id[4] = { 0, 1, 2, 3 };
-    struct routes r = { 2, 1, 2, id, NULL, 0 };
+    struct routes r = { .n_tok = 2, .n_layer = 1, .n_used = 2, .id = id };
     struct expert_shape few = { 1, 8, 1, 0, 1, { EXPERT_LRU } };
     struct expert_shape other = { 2, 8, 4, 0, 1, { EXPERT_LRU } };
     struct simulated out;
@@ -261,6 +334,8 @@ int main(void)
         cmocka_unit_test(test_loop),
         cmocka_unit_test(test_steps),
         cmocka_unit_test(test_files),
+        cmocka_unit_test(test_files_with_room),
+        cmocka_unit_test(test_room),
         cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -37,7 +37,7 @@ static const struct opt options[] = {
     { "registered", 0, OPT_FLAG, NULL, AT(registered), 0, 0, NULL,
       "register the memory with the kernel, if that is allowed" },
     { "depth", 0, OPT_INT, "N", AT(depth), 0, AIO_MOST_DEPTH, "0",
-      "reads in flight, at most; 0: as many as the drive wants" },
+      "reads in flight, at most; 0: all of a batch, up to 32" },
     { "seconds", 0, OPT_REAL, "S", AT(seconds), 0.01, 3600, "0.5",
       "time for each size of batch, in each turn" },
     { "repeat", 'r', OPT_INT, "N", AT(repeat), 1, BENCH_MOST_REPEAT, "9",

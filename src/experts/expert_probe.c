@@ -55,7 +55,7 @@ static int take_arrivals(struct probe *p, double wait_s, struct err *e)
 static int measure(struct probe *p, int depth, double most_s, double *bytes, double *seconds,
                    struct err *e)
 {
-    expert_reads_limit(p->r, depth);
+    expert_reads_limit(p->r, depth, depth);
     double begin = clock_now_s(), now = begin;
     uint64_t first = expert_reads_stats(p->r)->bytes_read;
     while (now - begin < most_s) {
@@ -118,6 +118,7 @@ int expert_probe(struct expert_probe *out, struct expert_reads *r, void *mem, in
     if (code == 0)
         choose(out);
     drain(&p);
-    expert_reads_limit(r, code == 0 ? out->depth : expert_reads_io(r)->depth);
+    int most = expert_reads_io(r)->depth;
+    expert_reads_limit(r, most, code == 0 ? out->depth : most);
     return code;
 }

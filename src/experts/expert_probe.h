@@ -15,10 +15,10 @@ struct expert_probe {
 };
 
 /* Reads random experts for at most `most_s` (0: 0.5), into n_place places from mem on, while
- * nothing else is being read; then limits the reads to the depth found. Each depth is tried twice,
- * upwards and downwards, so that a drive that becomes slower does not make one depth look good.
- * Depths that the places cannot fill, or that were not asked for at open, are left out. ERR_IO as a
- * read says. */
+ * nothing else is being read; then limits what is read ahead to the depth found. Each depth is
+ * tried twice, upwards and downwards, so that a drive that becomes slower does not make one depth
+ * look good. Depths that the places cannot fill, or that were not asked for at open, are left out.
+ * ERR_IO as a read says. */
 int expert_probe(struct expert_probe *out, struct expert_reads *r, void *mem, int n_place,
                  double most_s, struct err *e);
 

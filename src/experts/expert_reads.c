@@ -58,7 +58,7 @@ struct expert_reads {
     struct log log;
     struct expert_place place;
     size_t piece;
-    int most_places, limit;
+    int most_places, most_demand, most_ahead; /* in flight */
     double warn_s, fail_s, last_s, scanned_s;
     struct loading *loading; /* [most_places] */
     int *queue[N_QUEUE];     /* [most_places] ids, in order */
@@ -191,7 +191,7 @@ int expert_reads_open(struct expert_reads **out, const struct expert_reads_ask *
         size_t unit = MAX(PAGE, MAX(info->align_offset, info->align_mem));
         expert_place_init(&r->place, ask->map, unit, MAX(ask->run, 1));
         r->piece = round_up(ask->piece_bytes ? ask->piece_bytes : PIECE_BYTES, unit);
-        r->depth = r->limit = info->depth;
+        r->depth = r->most_demand = r->most_ahead = info->depth;
         code = reads_tables_open(r, e);
     }
     if (code == 0)
@@ -328,11 +328,13 @@ static bool cut_piece(struct expert_reads *r, int id, int *index)
     return true;
 }
 
-/* The next piece of the most urgent load. */
+/* The next piece of the most urgent load; false: there is none, or enough is in flight. */
 static bool next_piece(struct expert_reads *r, int *index)
 {
+    int n_flight = r->depth - r->n_free;
     for (int q = 0; q < N_QUEUE; q++) {
-        while (r->n_queue[q] > 0) {
+        int most = q == AHEAD ? r->most_ahead : r->most_demand;
+        while (r->n_queue[q] > 0 && n_flight < most) {
             int id = r->queue[q][0];
             if (cut_piece(r, id, index))
                 return true;
@@ -365,7 +367,7 @@ static void submit_pieces(struct expert_reads *r)
     int n = 0, index;
     double now = clock_now_s();
     keep_time(r, now);
-    while (r->depth - r->n_free < r->limit && next_piece(r, &index)) {
+    while (next_piece(r, &index)) {
         r->flight[index].since = now;
         r->batch[n++] = read_of(&r->flight[index], index);
     }
@@ -636,9 +638,10 @@ int expert_reads_busy(const struct expert_reads *r)
     return r->n_busy;
 }
 
-void expert_reads_limit(struct expert_reads *r, int n)
+void expert_reads_limit(struct expert_reads *r, int n_demand, int n_ahead)
 {
-    r->limit = MAX(1, MIN(n, r->depth));
+    r->most_demand = MAX(1, MIN(n_demand, r->depth));
+    r->most_ahead = MAX(1, MIN(n_ahead, r->most_demand));
 }
 
 int expert_reads_check(const struct expert_reads *r, struct err *e)

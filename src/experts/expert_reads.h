@@ -85,8 +85,9 @@ const void *expert_reads_part(const struct expert_reads *r, const struct expert_
 /* Fingerprint of all parts of expert key + i, once they are there. */
 uint64_t expert_reads_hash(const struct expert_reads *r, const struct expert_load *load, int i);
 
-/* Reads in flight at most; 1 .. the depth asked for at open. */
-void expert_reads_limit(struct expert_reads *r, int n);
+/* Reads in flight at most, 1 .. the depth asked for at open; and at most when one more is begun for
+ * what is read ahead. */
+void expert_reads_limit(struct expert_reads *r, int n_demand, int n_ahead);
 
 /* ERR_IO: a file was changed or cut since it was opened. To be asked every 64 tokens or so; it is
  * asked after each failed read anyway. */

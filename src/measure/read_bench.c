@@ -127,7 +127,7 @@ static int open_reads(struct read_bench *b, const struct read_bench_ask *ask, st
     struct expert_reads_ask r = {
         .map = &b->map, .most_places = MAX(b->most, EXPERT_PROBE_PLACES),
         .io = { .path = ask->io == AIO_URING_FIXED ? AIO_AUTO : ask->io,
-                .depth = ask->depth ? ask->depth : 64, .file = b->path, .n_file = b->n_file,
+                .depth = ask->depth, .file = b->path, .n_file = b->n_file,
                 .one_thread = true },
     };
     TRY(expert_reads_open(&b->reads, &r, e));
@@ -152,9 +152,7 @@ static int open_all(struct read_bench *b, const struct read_bench_ask *ask, stru
     TRY(map_experts(b, ask, e));
     TRY(open_reads(b, ask, e));
     TRY(expert_probe(&b->probe, b->reads, b->slab.mem, EXPERT_PROBE_PLACES, 0, e));
-    if (ask->depth)
-        b->probe.depth = ask->depth;
-    expert_reads_limit(b->reads, b->probe.depth);
+    b->probe.depth = expert_reads_io(b->reads)->depth;
     return 0;
 }
 

@@ -222,7 +222,7 @@ static void test_order(void **state)
 {
     (void)state;
     struct bench *b = new_bench(AIO_POOL_BUFFERED, 1, true);
-    expert_reads_limit(b->r, 1);
+    expert_reads_limit(b->r, 1, 1);
     start(b, 0, 7, 1, EXPERT_AHEAD); /* its first piece is under way already */
     start(b, 1, 6, 1, EXPERT_AHEAD);
     set_load(b, 2, 1, 1, EXPERT_DEMAND);
@@ -246,6 +246,27 @@ static void test_order(void **state)
         assert_true(b->faults.seen[i] >= x->offset && b->faults.seen[i] < x->offset + x->bytes);
     }
     assert_int_equal(k, COUNT_OF(order) - 1);
+    free_bench(b);
+}
+
+static double mean_depth(struct bench *b, enum expert_urgency urgency)
+{
+    struct expert_reads_stats before = *expert_reads_stats(b->r);
+    start(b, 0, 3, 1, urgency);
+    finish(b);
+    const struct expert_reads_stats *s = expert_reads_stats(b->r);
+    return (s->depth_s - before.depth_s) / (s->busy_s - before.busy_s);
+}
+
+/* What is waited for goes to the drive at once, what is only ahead as the drive likes it. */
+static void test_only_ahead_is_limited(void **state)
+{
+    (void)state;
+    struct bench *b = new_bench(AIO_POOL_BUFFERED, 1, true);
+    expert_reads_limit(b->r, 16, 1);
+    double ahead = mean_depth(b, EXPERT_AHEAD), demand = mean_depth(b, EXPERT_DEMAND);
+    assert_true(ahead > 0.99 && ahead < 1.01);
+    assert_true(demand > 1.5);
     free_bench(b);
 }
 
@@ -364,7 +385,7 @@ static void test_drop(void **state)
 {
     (void)state;
     struct bench *b = new_bench(AIO_POOL_BUFFERED, 1, true);
-    expert_reads_limit(b->r, 2);
+    expert_reads_limit(b->r, 2, 2);
     start(b, 0, 0, 1, EXPERT_DEMAND);
     start(b, 1, 1, 1, EXPERT_AHEAD);
     expert_reads_drop(b->r, 0);
@@ -525,7 +546,7 @@ static void test_random(void **state)
                 b->faults.cut_to = rng_next(&rng) % 16000 + 1;
                 b->faults.n_cut = 3;
             }
-            expert_reads_limit(b->r, (int)(rng_next(&rng) % 16) + 1);
+            expert_reads_limit(b->r, (int)(rng_next(&rng) % 16) + 1, (int)(rng_next(&rng) % 4) + 1);
             if (!busy[id]) {
                 int n = 1 + (int)(rng_next(&rng) % 3);
                 n = MIN(n, N_EXPERT - key % N_EXPERT);
@@ -575,6 +596,7 @@ int main(void)
         cmocka_unit_test(test_all_paths),
         cmocka_unit_test(test_runs_are_merged),
         cmocka_unit_test(test_order),
+        cmocka_unit_test(test_only_ahead_is_limited),
         cmocka_unit_test(test_short_reads),
         cmocka_unit_test(test_errors_that_pass),
         cmocka_unit_test(test_errors_of_direct_reads),

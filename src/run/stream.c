@@ -104,6 +104,56 @@ static int write_popular(struct engine *e, struct err *err)
     return code;
 }
 
+/* ---- what a conversation used ---------------------------------------------------------------- */
+
+void stream_list_used(const struct engine *e, struct buf *out)
+{
+    struct expert_profile p;
+    struct err why = { 0 };
+    if (!e->store)
+        return;
+    if (profile_open(&p, e, &why) < 0) {
+        out->failed = true;
+        return;
+    }
+    if (expert_store_profile(e->store, &p))
+        for (int k = 0; k < p.n_layer * p.n_expert; k++) {
+            struct stream_used u = { (uint16_t)(k / p.n_expert), (uint16_t)(k % p.n_expert),
+                                     p.count[k] };
+            if (u.count > 0)
+                buf_add(out, &u, sizeof u);
+        }
+    free(p.count);
+}
+
+static int is_cancelled(void *user, const char *what, double done)
+{
+    (void)what;
+    (void)done;
+    return atomic_load((atomic_int *)user);
+}
+
+void stream_restore(struct engine *e, const void *used, int n, atomic_int *cancelled)
+{
+    struct expert_progress told = { is_cancelled, cancelled };
+    struct expert_profile p;
+    struct err why = { 0 };
+    if (!e->store || n == 0)
+        return;
+    int code = profile_open(&p, e, &why);
+    if (code == 0) {
+        for (int i = 0; i < n; i++) {
+            struct stream_used u;
+            memcpy(&u, (const char *)used + sizeof u * (size_t)i, sizeof u);
+            p.count[u.layer * p.n_expert + u.expert] = u.count;
+        }
+        code = expert_store_restore(e->store, &p, &told, &why);
+        free(p.count);
+    }
+    if (code < 0 && code != ERR_CANCELLED)
+        log_put(&e->log, LOG_WARN, "%s: experts of a conversation are not read ahead", why.text);
+}
+
 /* ---- open and close -------------------------------------------------------------------------- */
 
 int stream_open(struct engine *e, const struct dstar_options *o, struct err *err)

@@ -4,6 +4,8 @@
 
 #include "engine.h"
 
+#include <stdatomic.h>
+
 /* What a store of the engine's model has to know. ERR_ARGUMENT: options name no way to read. */
 int stream_list(struct engine *e, const struct dstar_options *o, struct expert_shelf_ask *ask,
                 struct err *err);
@@ -11,6 +13,20 @@ int stream_list(struct engine *e, const struct dstar_options *o, struct expert_s
 /* As planned: all weights but experts into memory, a store for those, and in it at first what was
  * popular. The model is opened anew. */
 int stream_open(struct engine *e, const struct dstar_options *o, struct err *err);
+
+/* An expert that was used: by the engine, which had several conversations perhaps. Thousandths of a
+ * use, those of long ago less. */
+struct stream_used {
+    uint16_t layer, expert;
+    uint32_t count;
+};
+
+/* Append those that count, ascending; none without a store. A failure stays in the buffer. */
+void stream_list_used(const struct engine *e, struct buf *out);
+
+/* Read n of them ahead, checked ones that lie anywhere, as far as they are worth more than what is
+ * in memory; nothing without a store. Ends early when *cancelled. A failure is said, no more. */
+void stream_restore(struct engine *e, const void *used, int n, atomic_int *cancelled);
 
 /* Keeps what was popular; says why when it cannot. Also without a store. */
 void stream_close(struct engine *e);

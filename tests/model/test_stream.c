@@ -16,6 +16,7 @@
 #include "offline.h"
 #include "sanitized.h"
 #include "session.h"
+#include "session_file.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -499,6 +500,150 @@ static void test_popular_experts(void **state)
     free(got);
 }
 
+/* ---- a conversation that goes on ----------------------------------------------------------- */
+
+/* A file's session data, which the caller releases. */
+static void data_of(const char *path, struct buf *extra)
+{
+    struct session s;
+    struct kv_disk d;
+    struct err e = { 0 };
+    buf_init(extra, (size_t)1 << 24);
+    must(session_open(&s, &engine, &e), &e);
+    must(kv_disk_open(&d, path, &s.kv, &engine.identity, extra, &e), &e);
+    kv_disk_close(&d);
+    session_close(&s);
+}
+
+/* Load it with a store of its own, write some tokens; hits, and the logits at the end. */
+static uint64_t go_on(const char *path, float *logits, int n)
+{
+    struct session s;
+    struct err e = { 0 };
+    struct expert_store *store = store_with(60);
+    engine.store = store;
+    must(session_open(&s, &engine, &e), &e);
+    must(session_load(&s, path, &e), &e);
+    for (int i = 0; i < n; i++) {
+        int32_t id;
+        must(session_next(&s, &id, &e), &e);
+    }
+    must(session_step(&s, &e), &e);
+    memcpy(logits, s.logits, row_floats() * sizeof *logits);
+    session_close(&s);
+    uint64_t hits = slots_of(store)->counts.hits;
+    engine.store = NULL;
+    store_end(store);
+    return hits;
+}
+
+static void write_sessions(const char *with, const char *without)
+{
+    struct session s;
+    struct err e = { 0 };
+    struct expert_store *store = store_with(60);
+    engine.store = store;
+    must(session_open(&s, &engine, &e), &e);
+    must(session_set(&s, text, 60, &e), &e);
+    for (int i = 0; i < 20; i++) {
+        int32_t id;
+        must(session_next(&s, &id, &e), &e);
+    }
+    must(session_save(&s, with, &e), &e);
+    engine.store = NULL; /* as if everything were mapped */
+    must(session_save(&s, without, &e), &e);
+    session_close(&s);
+    store_end(store);
+}
+
+/* The experts that it used are there before its first token is computed; its text is the same. */
+static void test_session_brings_its_experts(void **state)
+{
+    (void)state;
+    char with[64], without[64];
+    float *cold = malloc(row_floats() * sizeof *cold), *warm = malloc(row_floats() * sizeof *warm);
+    snprintf(with, sizeof with, "/tmp/test_stream.%ld.with", (long)getpid());
+    snprintf(without, sizeof without, "/tmp/test_stream.%ld.without", (long)getpid());
+    write_sessions(with, without);
+    uint64_t n_cold = go_on(without, cold, 1), n_warm = go_on(with, warm, 1);
+    print_message("first two tokens: %d hits cold, %d warm\n", (int)n_cold, (int)n_warm);
+    assert_true(n_warm > 2 * n_cold);
+    assert_memory_equal(cold, warm, row_floats() * sizeof *cold);
+    unlink(with);
+    unlink(without);
+    free(cold);
+    free(warm);
+}
+
+static int load_changed(const char *path, const struct buf *extra, struct err *e)
+{
+    struct session s;
+    char other[80];
+    snprintf(other, sizeof other, "%s.changed", path);
+    must(session_open(&s, &engine, e), e);
+    must(session_load(&s, path, e), e);
+    must(kv_disk_save(&s.kv, other, &engine.identity, extra->data, extra->len, e), e);
+    int code = session_load(&s, other, e);
+    session_close(&s);
+    unlink(other);
+    return code;
+}
+
+/* Files of the version before load; one whose experts cannot be is refused. */
+static void test_session_experts_are_checked(void **state)
+{
+    (void)state;
+    static const struct {
+        int at; /* from the first expert on */
+        uint8_t value;
+        const char *says;
+    } bad[] = {
+        { 0, 200, "used expert 0: found layer 200" },
+        { 3, 2, "used expert 0: found layer 0, expert 5" },
+        { 8, 0, "used expert 1: found layer 0, expert 0" }, /* the same again */
+        { -1, 9, "used experts, expected at most 182" },
+    };
+    char with[64], without[64];
+    struct buf extra, old;
+    struct err e = { 0 };
+    uint32_t n_used;
+    snprintf(with, sizeof with, "/tmp/test_stream.%ld.with", (long)getpid());
+    snprintf(without, sizeof without, "/tmp/test_stream.%ld.without", (long)getpid());
+    write_sessions(with, without);
+    data_of(with, &extra);
+    memcpy(&n_used, extra.data + 40, sizeof n_used);
+    assert_true(n_used > 50);
+    size_t first = extra.len - 8 * (size_t)n_used; /* there is no note */
+    for (size_t i = 0; i < COUNT_OF(bad); i++) {
+        struct err why = { 0 };
+        char *at = bad[i].at < 0 ? extra.data + 41 : extra.data + first + bad[i].at;
+        char kept[8];
+        memcpy(kept, at, sizeof kept);
+        if (bad[i].at == 8)
+            memcpy(at, at - 8, 4);
+        else
+            *at = (char)bad[i].value;
+        assert_int_equal(load_changed(with, &extra, &why), ERR_FORMAT);
+        if (!strstr(why.text, bad[i].says))
+            fail_msg("%s", why.text);
+        memcpy(at, kept, sizeof kept);
+    }
+    assert_int_equal(load_changed(with, &extra, &e), 0);
+    buf_release(&extra);
+    data_of(without, &extra);
+    buf_init(&old, extra.len);
+    buf_add(&old, extra.data, 40);
+    buf_add(&old, extra.data + 48, extra.len - 48);
+    old.data[0] = 1;
+    must(load_changed(with, &old, &e), &e);
+    old.data[0] = 3;
+    assert_int_equal(load_changed(with, &old, &e), ERR_UNSUPPORTED);
+    buf_release(&old);
+    buf_release(&extra);
+    unlink(with);
+    unlink(without);
+}
+
 static void last_logits(const char *model, size_t memory, int max_rows, struct buf *out,
                         int *n_shelf)
 {
@@ -587,6 +732,8 @@ int main(void)
         cmocka_unit_test(test_simulation_agrees),
         cmocka_unit_test(test_memory_is_obeyed),
         cmocka_unit_test(test_popular_experts),
+        cmocka_unit_test(test_session_brings_its_experts),
+        cmocka_unit_test(test_session_experts_are_checked),
         cmocka_unit_test(test_mixed_sizes),
         cmocka_unit_test(test_way_to_read_is_checked),
     };

@@ -491,9 +491,12 @@ void expert_shelf_want(struct expert_shelf *s, struct dev *d, int l, const struc
     s->of_layer[l].n_tok += (uint64_t)route->id.rows;
     s->cursor = 0;
     s->is_open = true;
+    s->n_missing = s->use.n - (int)hits;
     look_up(s);
     read_on(s);
     add_wait(s, begin);
+    s->asked_s = clock_now_s();
+    s->first_wait_s = 0;
 }
 
 /* Where expert i of the need is, or -1 when it could not be read. */
@@ -577,11 +580,24 @@ bool expert_shelf_next(struct expert_shelf *s, struct dev *d, struct expert_set 
         if (n_left <= 0 || n_given > 0 || is_stopped(d))
             break;
         CHECK(shelf_count_reading(s) > 0);
+        s->first_wait_s = s->first_wait_s > 0 ? s->first_wait_s : begin;
         shelf_poll(s, SHELF_WAIT_S);
     }
     add_wait(s, begin);
     *some = (struct expert_set){ n_given, s->some };
     return n_given > 0 && d->err.code == ERR_NONE;
+}
+
+/* What the layer would wait if resident experts went first and all else were the drive's rate. */
+static void add_model_wait(struct expert_shelf *s)
+{
+    const struct expert_reads_stats *r = expert_reads_stats(s->reads);
+    double end = s->first_wait_s > 0 ? s->first_wait_s : clock_now_s();
+    if (s->rows->n != 1 || s->n_missing == 0 || r->bytes_read == 0)
+        return;
+    double bytes = (double)expert_map_bytes(s->ask.map, key_of(s, s->layer, 0)) * s->n_missing;
+    double read_s = bytes * r->busy_s / (double)r->bytes_read;
+    s->tally->model_wait_s += MAX(0, read_s - (end - s->asked_s));
 }
 
 void expert_shelf_done(struct expert_shelf *s)
@@ -594,6 +610,7 @@ void expert_shelf_done(struct expert_shelf *s)
             expert_slots_failed(&s->slots, s->use.slot[i]);
     expert_use_done(&s->use, &s->slots);
     s->is_open = false;
+    add_model_wait(s);
     uint64_t bytes = expert_reads_stats(s->reads)->bytes_read;
     s->tally->bytes += bytes - s->bytes_before;
     s->of_layer[s->layer].bytes += bytes - s->bytes_before;

@@ -67,6 +67,8 @@ struct expert_tally {
     uint64_t lookups, hits;
     uint64_t bytes;      /* read, whatever for */
     double wait_s;       /* nothing was computed meanwhile */
+    double model_wait_s; /* would be, if reads took their bytes' time at the drive's rate so far and
+                            only what is in memory were computed meanwhile; steps of one row */
 };
 
 struct expert_shelf_stats {

@@ -37,6 +37,9 @@ struct expert_shelf {
     uint8_t *phase;      /* [n_expert] of the need's experts */
     int layer, cursor;   /* of the need; experts before the cursor are read or being read */
     bool is_open;
+    int n_missing;       /* of the need's experts, when it was asked */
+    double asked_s;      /* when its reads had begun */
+    double first_wait_s; /* when one was first waited for; 0: not yet */
     const struct rows *rows;             /* of the step */
     struct expert_load load[SHELF_MOST_LOADS]; /* collected, to be begun together */
     int n_load;

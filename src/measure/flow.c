@@ -11,14 +11,16 @@
 
 static struct flow_part part_of(const struct expert_tally *t)
 {
-    return (struct flow_part){ t->n_tok, t->n_step, t->lookups, t->hits, t->bytes, t->wait_s };
+    return (struct flow_part){ t->n_tok, t->n_step, t->lookups, t->hits, t->bytes, t->wait_s,
+                               t->model_wait_s };
 }
 
 static struct flow_part sum(const struct flow_part *a, const struct flow_part *b)
 {
     return (struct flow_part){ MAX(a->n_tok, b->n_tok), MAX(a->n_step, b->n_step),
                                a->lookups + b->lookups, a->hits + b->hits,
-                               a->bytes + b->bytes,     a->wait_s + b->wait_s };
+                               a->bytes + b->bytes,     a->wait_s + b->wait_s,
+                               a->model_wait_s + b->model_wait_s };
 }
 
 /* Every shelf sees every token, and its own layers of it. */
@@ -57,7 +59,8 @@ static struct flow_part less(const struct flow_part *a, const struct flow_part *
 {
     return (struct flow_part){ a->n_tok - b->n_tok,     a->n_step - b->n_step,
                                a->lookups - b->lookups, a->hits - b->hits,
-                               a->bytes - b->bytes,     a->wait_s - b->wait_s };
+                               a->bytes - b->bytes,     a->wait_s - b->wait_s,
+                               a->model_wait_s - b->model_wait_s };
 }
 
 void flow_since(struct flow *f, const struct flow *before)
@@ -100,9 +103,10 @@ void flow_line(const struct flow *f, double decode_s, struct buf *out)
 
 static json_t *part_json(const struct flow_part *p)
 {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:f}", "tokens", (json_int_t)p->n_tok, "steps",
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:f, s:f}", "tokens", (json_int_t)p->n_tok, "steps",
                      (json_int_t)p->n_step, "lookups", (json_int_t)p->lookups, "hits",
-                     (json_int_t)p->hits, "bytes", (json_int_t)p->bytes, "wait_s", p->wait_s);
+                     (json_int_t)p->hits, "bytes", (json_int_t)p->bytes, "wait_s", p->wait_s,
+                     "model_wait_s", p->model_wait_s);
 }
 
 static json_t *drive_json(const struct expert_reads *r)

@@ -9,6 +9,7 @@
 struct flow_part {
     uint64_t n_tok, n_step, lookups, hits, bytes;
     double wait_s; /* nothing could be computed until a read came */
+    double model_wait_s; /* as expert_shelf.h says: what the drive's rate alone explains */
 };
 
 /* Since the engine was opened, or between two looks. */

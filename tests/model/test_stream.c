@@ -1,5 +1,6 @@
 /* test_stream.c - experts that come from files: the same bits as with all of them mapped, whatever
  * fits into memory and however it is read; decisions that a simulation makes, too; faults. */
+#define _GNU_SOURCE
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -23,6 +24,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MODEL "models/pebble"
@@ -257,7 +259,7 @@ static void test_simulation_agrees(void **state)
 struct bad_disk {
     int sys;          /* of reads from `first` on */
     int first, n;     /* reads that have come back */
-    bool is_short, is_stuck;
+    bool is_short, is_stuck, is_slow;
 };
 
 static bool deliver(void *user, const struct aio_read *r, struct aio_done *d)
@@ -266,6 +268,8 @@ static bool deliver(void *user, const struct aio_read *r, struct aio_done *d)
     int n = disk->n++;
     if (disk->is_stuck && n >= disk->first)
         return false;
+    if (disk->is_slow)
+        nanosleep(&(struct timespec){ .tv_nsec = 50000 }, NULL);
     if (disk->is_short && d->bytes > 9000 && n % 2)
         d->bytes = 4096 + r->bytes / 8192 * 4096;
     if (disk->sys && n >= disk->first) {
@@ -343,6 +347,37 @@ static void test_stuck_reads(void **state)
     check_logits(want, 16);
     store_end(store);
     options.warn_s = options.fail_s = 0;
+    options.io.fault = NULL;
+    free(want);
+}
+
+static struct expert_tally decode_of(const struct expert_store *store)
+{
+    struct expert_shelf_stats s;
+    expert_shelf_stats(expert_store_shelf(store, 0), &s);
+    return s.decode;
+}
+
+/* A slow drive explains what is waited for, and nothing where everything is in memory. */
+static void test_waits_are_explained(void **state)
+{
+    (void)state;
+    struct bad_disk disk = { .is_slow = true };
+    struct aio_fault fault = { &disk, deliver };
+    float *want = logits_of(0);
+    options.io.fault = &fault;
+    struct expert_store *store = store_with(50);
+    check_logits(want, 1);
+    struct expert_tally t = decode_of(store);
+    print_message("waited %.3f s, explained %.3f s\n", t.wait_s, t.model_wait_s);
+    assert_true(t.model_wait_s > 0.02 * t.wait_s && t.model_wait_s < 1.2 * t.wait_s);
+    store_end(store);
+    store = store_with(100);
+    check_logits(want, 1);
+    double before = decode_of(store).model_wait_s;
+    check_logits(want, 1);
+    assert_true(before > 0 && decode_of(store).model_wait_s == before);
+    store_end(store);
     options.io.fault = NULL;
     free(want);
 }
@@ -726,6 +761,7 @@ int main(void)
         cmocka_unit_test(test_failed_reads_fail_the_request),
         cmocka_unit_test(test_short_reads_change_nothing),
         cmocka_unit_test(test_stuck_reads),
+        cmocka_unit_test(test_waits_are_explained),
         cmocka_unit_test(test_cancel_while_waiting),
     };
     const struct CMUnitTest plain[] = {

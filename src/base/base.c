@@ -25,3 +25,15 @@ bool add_size(size_t a, size_t b, size_t *out)
     *out = a + b;
     return true;
 }
+
+struct bytes_text bytes_text(double n)
+{
+    static const char *const unit[] = { "B", "KiB", "MiB", "GiB", "TiB" };
+    struct bytes_text out;
+    int u = 0;
+    for (; n >= 1000 && u < 4; u++)
+        n /= 1024;
+    snprintf(out.s, sizeof out.s, u == 0 || n >= 100 ? "%.0f %s" : "%.1f %s", MIN(n, 1e6),
+             unit[u]);
+    return out;
+}

@@ -33,6 +33,12 @@ _Noreturn void check_failed(const char *cond, const char *file, int line);
 bool mul_size(size_t a, size_t b, size_t *out);
 bool add_size(size_t a, size_t b, size_t *out);
 
+/* "1.5 GiB": for messages, as bytes_text(n).s */
+struct bytes_text {
+    char s[16];
+};
+struct bytes_text bytes_text(double n);
+
 /* Smallest multiple of `unit` (a power of two is not required) that is >= n. */
 static inline size_t round_up(size_t n, size_t unit)
 {

@@ -75,12 +75,8 @@ void term_remark(const char *fmt, ...)
 
 char *term_bytes(char *out, double bytes)
 {
-    static const char *const unit[] = { "B", "KiB", "MiB", "GiB", "TiB" };
-    int u = 0;
-    for (; bytes >= 1000 && u < 4; u++)
-        bytes /= 1024;
-    snprintf(out, 16, u == 0 || bytes >= 100 ? "%.0f %s" : "%.1f %s", bytes, unit[u]);
-    return out;
+    struct bytes_text text = bytes_text(bytes);
+    return memcpy(out, text.s, sizeof text.s);
 }
 
 char *term_seconds(char *out, double s)

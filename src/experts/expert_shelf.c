@@ -143,9 +143,6 @@ static int probe(struct expert_shelf *s, struct err *e)
         return 0;
     TRY(expert_probe(&found, s->reads, s->slab.mem, EXPERT_PROBE_PLACES, 0, e));
     s->stats.probe_bytes_per_s = found.bytes_per_s;
-    if (found.bytes_per_s < EXPERT_PROBE_SLOW)
-        log_put(&s->ask.log, LOG_WARN, "%s: the drive gives %.2f GB of experts a second: tokens "
-                "will wait for it", s->ask.io.file[0], found.bytes_per_s / 1e9);
     return 0;
 }
 
@@ -628,6 +625,7 @@ void expert_shelf_stats(const struct expert_shelf *s, struct expert_shelf_stats 
     out->slab_bytes = s->slab.size;
     out->huge_bytes = s->slab.huge_bytes;
     out->locked = s->slab.locked;
+    out->lock_limit = s->slab.lock_limit;
 }
 
 const struct expert_slots *expert_shelf_slots(const struct expert_shelf *s)

@@ -83,6 +83,7 @@ struct expert_shelf_stats {
     uint64_t n_ahead, n_ahead_used;      /* experts read before a layer asked for them */
     size_t slab_bytes, huge_bytes;
     bool locked;
+    size_t lock_limit;                   /* when not locked: how much this process may lock */
 };
 
 void expert_shelf_stats(const struct expert_shelf *s, struct expert_shelf_stats *out);

@@ -244,10 +244,10 @@ static void look_around(struct expert_store *s)
     divide_room(s, expert_yield_look(&s->yield, &p));
     size_t after = given_bytes(s);
     if (before != after)
-        log_put(&s->log, before == 0 ? LOG_WARN : LOG_INFO, "%.2f of %.2f GB of memory are "
-                "available: experts have %.2f GB, of %.2f at the start", (double)p.available / 1e9,
-                (double)p.total / 1e9, (double)(s->yield.most - after) / 1e9,
-                (double)s->yield.most / 1e9);
+        log_put(&s->log, before == 0 ? LOG_WARN : LOG_INFO, "%s of %s of memory are available: "
+                "experts have %s, of %s at the start", bytes_text((double)p.available).s,
+                bytes_text((double)p.total).s, bytes_text((double)(s->yield.most - after)).s,
+                bytes_text((double)s->yield.most).s);
 }
 
 void experts_begin(struct expert_store *s, struct dev *d, const struct rows *r)

@@ -1,14 +1,12 @@
 /* fit.c - the plan of an engine for many sizes of memory, the measured drive, and hit rates from
  * recorded routes.
  *
- * Hit rates are those of the policy on the traces of docs/streaming.md, by the share of experts in
- * memory: the misses fall by about the same amount with each doubling, so that straight lines over
- * the logarithm go through the measured points. A text's own routes may differ; the range tells
- * how much they did. Rejected: a popularity list as forecast, since recency finds more. */
+ * Rejected: a popularity list as forecast, since recency finds more. */
 #include "fit.h"
 
 #include "cpu.h"
 #include "engine.h"
+#include "expert_expect.h"
 #include "expert_probe.h"
 #include "measure.h"
 #include "slab.h"
@@ -19,23 +17,6 @@
 
 #define GB 1e9
 #define MOST_MATRICES 4096
-
-double fit_hits(double share, int text)
-{
-    static const double at[] = { 0.01, 0.02, 0.05, 0.10, 0.20, 0.50, 1.0 };
-    static const double hits[3][COUNT_OF(at)] = {
-        { 0.195, 0.288, 0.425, 0.541, 0.670, 0.854, 1 },
-        { 0.2285, 0.368, 0.5965, 0.7125, 0.810, 0.929, 1 },
-        { 0.299, 0.497, 0.740, 0.841, 0.909, 0.966, 1 },
-    };
-    size_t i = 0;
-    if (share <= at[0])
-        return hits[text][0] * MAX(share, 0) / at[0];
-    while (i < COUNT_OF(at) - 2 && share > at[i + 1])
-        i++;
-    double slope = (hits[text][i + 1] - hits[text][i]) / log2(at[i + 1] / at[i]);
-    return hits[text][i] + slope * log2(MIN(share, 1.0) / at[i]);
-}
 
 /* ---- the model ------------------------------------------------------------------------------ */
 
@@ -152,9 +133,9 @@ static void fill_point(struct fit_point *p, const struct fit *out, const struct 
     p->too_little = b->is_streaming && (double)b->least > p->memory;
     p->experts = b->is_streaming ? (double)b->experts : out->experts;
     p->share = MIN(1.0, p->experts / out->experts);
-    p->hits = p->streams ? fit_hits(p->share, 1) : 1;
-    p->hits_low = p->streams ? fit_hits(p->share, 0) : 1;
-    p->hits_high = p->streams ? fit_hits(p->share, 2) : 1;
+    p->hits = p->streams ? expert_expect_hits(p->share, 1) : 1;
+    p->hits_low = p->streams ? expert_expect_hits(p->share, 0) : 1;
+    p->hits_high = p->streams ? expert_expect_hits(p->share, 2) : 1;
     p->bytes_per_tok = out->used_bytes * (1 - p->hits);
     p->drive_tok_s = drive_rate(out, p->hits);
     double memory = out->memory_bytes_per_s / (out->read_bytes + out->used_bytes);

@@ -49,8 +49,4 @@ struct fit {
  * be read on their own. */
 int fit(struct fit *out, dstar_engine *engine, const struct fit_ask *ask, struct err *e);
 
-/* Share of lookups that find their expert in memory, for a share of experts in memory. On one text
- * (0) less than on another (2); 1 is between. docs/streaming.md says where it is from. */
-double fit_hits(double share, int text);
-
 #endif

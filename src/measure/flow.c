@@ -148,15 +148,15 @@ static json_t *shelf_json(const struct expert_shelf *s)
     struct expert_shelf_stats stats;
     expert_shelf_stats(s, &stats);
     return json_pack(
-        "{s:i, s:i, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:b, s:I, s:f, s:I, s:I}", "slots",
-        expert_shelf_slots(s)->n_slot, "slots_open", expert_shelf_slots(s)->n_open, "expert_bytes",
-        (json_int_t)expert_reads_place_bytes(expert_shelf_reads(s)), "policy",
+        "{s:i, s:i, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:f, s:I, s:I}", "slots",
+        expert_shelf_slots(s)->n_slot, "slots_open", expert_shelf_slots(s)->n_open,
+        "expert_bytes", (json_int_t)expert_reads_place_bytes(expert_shelf_reads(s)), "policy",
         policy_json(expert_shelf_slots(s)), "drive", drive_json(expert_shelf_reads(s)), "ahead",
         (json_int_t)stats.n_ahead, "ahead_used", (json_int_t)stats.n_ahead_used, "slab_bytes",
         (json_int_t)stats.slab_bytes, "huge_bytes", (json_int_t)stats.huge_bytes, "locked",
-        stats.locked, "preload_bytes", (json_int_t)stats.preload_bytes,
-        "probe_bytes_per_s", stats.probe_bytes_per_s, "resized", (json_int_t)stats.n_resize,
-        "given_back_bytes", (json_int_t)stats.given_bytes);
+        stats.locked, "lock_limit_bytes", (json_int_t)stats.lock_limit, "preload_bytes",
+        (json_int_t)stats.preload_bytes, "probe_bytes_per_s", stats.probe_bytes_per_s, "resized",
+        (json_int_t)stats.n_resize, "given_back_bytes", (json_int_t)stats.given_bytes);
 }
 
 static json_t *layers_json(const struct engine *e)

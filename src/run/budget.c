@@ -115,8 +115,8 @@ static int plan_most(struct budget *b, struct model *m, struct dev *d, size_t li
             high = mid - 1;
     }
     TRY(plan_sizes(b, m, d, MAX(low * block, MIN(MIN_CTX, most)), e));
-    snprintf(b->ctx_why, sizeof b->ctx_why, "the most that fits in %.1f GB of memory",
-             (double)limit / 1e9);
+    snprintf(b->ctx_why, sizeof b->ctx_why, "the most that fits in %s of memory",
+             bytes_text((double)limit).s);
     return 0;
 }
 
@@ -173,8 +173,13 @@ static int plan_stream(struct budget *b, const struct budget_ask *ask, struct mo
 {
     size_t room = less(room_of(b, ask), b->taken), held = model_info(m)->held_bytes;
     size_t left = less(less(room, held), b->converted + ask->experts_least);
+    b->n_session = 1;
+    TRY(plan_sizes(b, m, d, (int)MIN(model_info(m)->ctx_trained, MIN_CTX), e));
+    size_t one_short = b->total;
+    b->n_session = ask->n_session;
     TRY(plan_ctx(b, ask, m, d, b->converted + left / CTX_SHARE, e));
     b->is_streaming = true;
+    b->for_ctx = less(b->total, one_short);
     b->held = held;
     b->experts = MAX(ask->experts_least, MIN(less(room, held + b->total), ask->experts_most));
     b->least = b->taken + b->total + held + ask->experts_least;
@@ -182,21 +187,31 @@ static int plan_stream(struct budget *b, const struct budget_ask *ask, struct mo
     return 0;
 }
 
+/* What was asked for in conversations is too much, not the model. */
+static bool asks_too_much(const struct budget *b, const struct budget_ask *ask)
+{
+    return (ask->ctx || ask->n_session > 1) && b->for_ctx > b->least / CTX_SHARE;
+}
+
+/* Streamed, a model works with the least, whatever memory it may have: too much can be only the
+ * conversations that were asked for, and what the machine does not have. */
 static int check_fits(const struct budget *b, const struct budget_ask *ask, size_t limit,
                       struct err *e)
 {
-    if (b->is_streaming && (b->taken + b->total <= room_of(b, ask) || !ask->ctx))
+    size_t room = b->is_streaming ? less(room_of(b, ask), b->taken) : limit;
+    if (b->is_streaming && ask->machine && b->least > ask->machine)
+        return err_set(e, ERR_NO_MEMORY, "needs %s of memory at least, the machine has %s",
+                       bytes_text((double)b->least).s, bytes_text((double)ask->machine).s);
+    if (b->total <= room || (b->is_streaming && !asks_too_much(b, ask)))
         return 0;
-    if (!b->is_streaming && b->total <= limit)
-        return 0;
-    return err_set(e, ERR_NO_MEMORY,
-                   "needs %.2f GB of memory for %d tokens of context (weights %.2f, scratch "
-                   "%.2f, %d sessions %.2f, cache %.2f, experts %.2f), %.2f may be taken",
-                   (double)b->total / 1e9, b->ctx, (double)(b->converted + b->held) / 1e9,
-                   (double)b->scratch / 1e9, b->n_session,
-                   (double)b->session * b->n_session / 1e9, (double)b->cache / 1e9,
-                   (double)b->experts / 1e9,
-                   (double)(b->is_streaming ? less(room_of(b, ask), b->taken) : limit) / 1e9);
+    return err_set(e, ERR_NO_MEMORY, "needs %s of memory for %d tokens of context (weights %s, "
+                   "scratch %s, %d sessions %s, cache %s, experts %s), %s may be taken",
+                   bytes_text((double)b->total).s, b->ctx,
+                   bytes_text((double)(b->converted + b->held)).s,
+                   bytes_text((double)b->scratch).s, b->n_session,
+                   bytes_text((double)b->session * b->n_session).s,
+                   bytes_text((double)b->cache).s, bytes_text((double)b->experts).s,
+                   bytes_text((double)room).s);
 }
 
 int budget_plan(struct budget *b, const struct budget_ask *ask, struct model *m, struct dev *d,

@@ -9,6 +9,7 @@ struct budget_ask {
     int ctx;             /* 0: as many tokens as fit */
     int n_session, max_rows;
     size_t memory_bytes; /* all that the process may take; 0: what the machine has free */
+    size_t machine;      /* all that there is; 0: unknown */
     size_t taken;        /* by the process already, what is converted included */
     size_t mapped;       /* bytes of the model's files */
     size_t experts_least, experts_most; /* memory of a store; 0: experts cannot be streamed */
@@ -22,6 +23,7 @@ struct budget {
     size_t mapped, converted, scratch, session, cache; /* session: of one */
     bool is_streaming;       /* experts are read when needed, all other weights are in memory */
     size_t held, experts;    /* streaming: those weights; memory for experts */
+    size_t for_ctx;          /* streaming: more than what one short conversation takes */
     size_t total;            /* anonymous: converted, scratch, sessions, cache, held, experts */
     size_t taken;            /* by the process before, beside what was converted */
     size_t least;            /* streaming: the least that `taken` and `total` could be */
@@ -44,8 +46,9 @@ int budget_scratch(size_t *bytes, const struct budget *b, struct model *m, struc
                    const struct budget_step *step, struct err *e);
 
 /* Plans for ask. A model that does not fit is streamed, if it can be; what was asked for may then
- * be less than `least`, and the plan is the least. ERR_NO_MEMORY: it does not fit, e names all
- * sizes, and *b is filled nevertheless. ERR_LIMIT: ctx beyond what the network was made for. */
+ * be less than `least`, and the plan is the least. ERR_NO_MEMORY: it does not fit, for its context
+ * or its machine, e names all sizes, and *b is filled nevertheless. ERR_LIMIT: ctx beyond what the
+ * network was made for. */
 int budget_plan(struct budget *b, const struct budget_ask *ask, struct model *m, struct dev *d,
                 struct err *e);
 

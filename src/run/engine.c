@@ -135,6 +135,7 @@ static int plan(struct engine *e, const struct dstar_options *o, struct err *err
         .ctx = o->ctx,
         .n_session = o->sessions,
         .memory_bytes = o->memory_bytes,
+        .machine = cpu_memory_total(),
         .taken = cpu_rss().anonymous + CODE_BYTES,
         .max_mark = ENGINE_MARKS,
         .slack = ENGINE_SLACK,
@@ -160,9 +161,9 @@ static int plan(struct engine *e, const struct dstar_options *o, struct err *err
         return err_prefix(err, "%s", o->model);
     const struct budget *b = &e->budget;
     if (b->taken + b->total > b->available && b->is_streaming)
-        log_put(&e->log, LOG_WARN, "%s: %.2f GB of memory are less than the least, %.2f: that is "
-                "taken, and every token waits for the disk", o->model, (double)b->available / 1e9,
-                (double)b->least / 1e9);
+        log_put(&e->log, LOG_WARN, "%s: %s of memory are less than the least, %s: that is "
+                "taken, and every token waits for the disk", o->model,
+                bytes_text((double)b->available).s, bytes_text((double)b->least).s);
     return 0;
 }
 

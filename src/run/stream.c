@@ -7,6 +7,8 @@
 #define _GNU_SOURCE
 #include "stream.h"
 
+#include "expert_expect.h"
+#include "expert_probe.h"
 #include "expert_profile.h"
 #include "file.h"
 
@@ -156,6 +158,57 @@ void stream_restore(struct engine *e, const void *used, int n, atomic_int *cance
 
 /* ---- open and close -------------------------------------------------------------------------- */
 
+/* Experts that there are, and bytes of those that a token uses. */
+static int count_experts(const struct expert_shelf_ask *ask, double *used_bytes)
+{
+    const struct expert_map *map = ask->map;
+    int n = 0;
+    *used_bytes = 0;
+    for (int l = 0; l < map->n_layer; l++) {
+        double bytes = (double)expert_map_bytes(map, l * map->n_expert);
+        n += bytes > 0 ? map->n_expert : 0;
+        *used_bytes += bytes * ask->layer[l].n_used;
+    }
+    return n;
+}
+
+/* What the drive allows with so many experts in memory; nothing when it was not measured. */
+static void tell_rate(const struct engine *e, double drive, double share, double used_bytes)
+{
+    double missed = used_bytes * (1 - expert_expect_hits(share, 1));
+    bool is_slow = drive < EXPERT_PROBE_SLOW || e->budget.taken + e->budget.total >
+                                                    e->budget.available;
+    if (drive > 0 && missed > 0)
+        log_put(&e->log, is_slow ? LOG_WARN : LOG_INFO, "%s: the drive gives %.2f GB of experts "
+                "a second: about %.2g tokens a second at most are expected", e->path, drive / 1e9,
+                drive / missed);
+}
+
+/* How experts come, once, and why no better way was taken. */
+static void tell(const struct engine *e, const struct expert_shelf_ask *ask)
+{
+    const struct aio_info *io = NULL;
+    struct expert_shelf_stats stats;
+    double used_bytes, drive = 0;
+    int n_slot = 0, n = count_experts(ask, &used_bytes);
+    for (int i = 0; i < expert_store_n_shelf(e->store); i++) {
+        const struct expert_shelf *shelf = expert_store_shelf(e->store, i);
+        expert_shelf_stats(shelf, &stats);
+        n_slot += expert_shelf_slots(shelf)->n_slot;
+        drive = MAX(drive, stats.probe_bytes_per_s);
+        io = expert_reads_io(expert_shelf_reads(shelf));
+    }
+    log_put(&e->log, LOG_INFO, "%s: %d of %d experts fit into %s; others are read when needed (%s)",
+            e->path, n_slot, n, bytes_text((double)e->budget.experts).s, aio_path_name(io->path));
+    if (*io->refused)
+        log_put(&e->log, LOG_WARN, "%s: experts are read by %s; %s", e->path,
+                aio_path_name(io->path), io->refused);
+    if (!stats.locked)
+        log_put(&e->log, LOG_INFO, "%s: memory for experts is not locked: %s of it may be", e->path,
+                bytes_text((double)stats.lock_limit).s);
+    tell_rate(e, drive, (double)n_slot / n, used_bytes);
+}
+
 int stream_open(struct engine *e, const struct dstar_options *o, struct err *err)
 {
     struct model_options m = { .simulate = o->cache_simulation, .with_mtp = o->mtp, .hold = true };
@@ -168,17 +221,7 @@ int stream_open(struct engine *e, const struct dstar_options *o, struct err *err
     TRY(expert_store_open(&e->store, &ask, err));
     model_use_store(e->model, e->store);
     weights_forget(e->files);
-    const struct aio_info *io = NULL;
-    int n_slot = 0;
-    for (int i = 0; i < expert_store_n_shelf(e->store); i++) {
-        const struct expert_shelf *shelf = expert_store_shelf(e->store, i);
-        n_slot += expert_shelf_slots(shelf)->n_slot;
-        io = expert_reads_io(expert_shelf_reads(shelf));
-    }
-    log_put(&e->log, LOG_INFO, "%s: %d of %d experts fit into %.2f GB; others are read when needed "
-            "(%s%s%s)", o->model, n_slot, ask.map->n_layer * ask.map->n_expert,
-            (double)e->budget.experts / 1e9, aio_path_name(io->path), *io->refused ? "; " : "",
-            io->refused);
+    tell(e, &ask);
     e->popular = o->popular ? strdup(o->popular) : NULL;
     if (o->popular && !e->popular)
         return err_set(err, ERR_NO_MEMORY, "%s: out of memory", o->popular);

@@ -110,7 +110,8 @@ static void test_what_cannot_be_opened(void **state)
     CASE(5, max_rows, -1, DSTAR_ARGUMENT, "max_rows is -1");
     CASE(6, profile, 7, DSTAR_ARGUMENT, "profile is 7");
     CASE(7, ctx, -5, DSTAR_ARGUMENT, "ctx is -5");
-    CASE(8, memory_bytes, 1000, DSTAR_NO_MEMORY, "GB of memory");
+    CASE(8, memory_bytes, 1000, DSTAR_NO_MEMORY, "MiB of memory for 1048576 tokens");
+    cases[8].o.ctx = 1 << 20;
     for (int i = 0; i < 9; i++) {
         dstar_engine *en;
         struct dstar_error e = { 0 };

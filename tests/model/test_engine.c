@@ -272,9 +272,10 @@ static void test_plan_follows_the_memory(void **state)
     struct err e = { 0 };
     o.part = DSTAR_ALL;
     o.memory_bytes = 1 << 20;
-    o.ctx = 4096;
+    o.ctx = 1 << 20;
     assert_int_equal(engine_open(&en, &o, &e), ERR_NO_MEMORY);
-    assert_non_null(strstr(e.text, "4096 tokens of context"));
+    assert_non_null(strstr(e.text, "1048576 tokens of context"));
+    assert_non_null(strstr(e.text, " MiB"));
     engine_close(&en);
     e = (struct err){ 0 };
     o.memory_bytes = 0;
@@ -289,10 +290,28 @@ static void count_warnings(void *user, int level, const char *text)
         ++*(int *)user;
 }
 
-/* Below the least it works, and says so. */
-static void test_too_little_memory(void **state)
+/* A machine that has not even the least. */
+static void test_machine_too_small(void **state)
 {
     (void)state;
+    struct budget b;
+    struct err e = { 0 };
+    struct budget_ask ask = { .n_session = 1, .max_rows = 64, .memory_bytes = 1 << 20,
+                              .machine = (size_t)64 << 30, .mapped = (size_t)1 << 30,
+                              .experts_least = (size_t)2 << 20, .experts_most = (size_t)4 << 20,
+                              .max_mark = 2, .slack = 4 };
+    must(budget_plan(&b, &ask, engine.model, engine.dev, &e), &e);
+    assert_true(b.is_streaming && b.least > ask.memory_bytes);
+    ask.machine = b.least - 1;
+    assert_int_equal(budget_plan(&b, &ask, engine.model, engine.dev, &e), ERR_NO_MEMORY);
+    assert_non_null(strstr(e.text, "at least, the machine has"));
+    ask.machine = b.least;
+    e = (struct err){ 0 };
+    must(budget_plan(&b, &ask, engine.model, engine.dev, &e), &e);
+}
+
+static void work_with_too_little(int ctx)
+{
     struct dstar_options o;
     struct engine en;
     struct session s;
@@ -301,11 +320,12 @@ static void test_too_little_memory(void **state)
     dstar_options_init(&o);
     o.model = MODEL;
     o.memory_bytes = 1 << 20;
+    o.ctx = ctx;
     o.log = count_warnings;
     o.log_user = &n_warning;
     must(engine_open(&en, &o, &e), &e);
     assert_int_equal(n_warning, 1);
-    assert_true(en.budget.is_streaming && en.budget.ctx == 512);
+    assert_true(en.budget.is_streaming && en.budget.ctx == (ctx ? ctx : 512));
     must(session_open(&s, &en, &e), &e);
     compute(&s, text, N_TOK);
     float *want = fresh_logits(text, N_TOK);
@@ -313,6 +333,14 @@ static void test_too_little_memory(void **state)
     free(want);
     session_close(&s);
     engine_close(&en);
+}
+
+/* Below the least it works, and says so; also with a context that is none of the trouble. */
+static void test_too_little_memory(void **state)
+{
+    (void)state;
+    for (int ctx = 0; ctx <= 1024; ctx += 1024)
+        work_with_too_little(ctx);
 }
 
 static void test_memory_taken_is_memory_planned(void **state)
@@ -399,6 +427,7 @@ int main(void)
         cmocka_unit_test(test_step_of_three_conversations),
         cmocka_unit_test(test_pool_used_up_in_a_shared_step),
         cmocka_unit_test(test_plan_follows_the_memory),
+        cmocka_unit_test(test_machine_too_small),
         cmocka_unit_test(test_too_little_memory),
         cmocka_unit_test(test_memory_taken_is_memory_planned),
         cmocka_unit_test(test_evaluation),

@@ -11,6 +11,7 @@ struct calibrate_opts {
     struct engine_opts model;
     const char *out, *hessian, *profile;
     struct opt_texts corpus, merge;
+    struct opt_ints own;
     double temperature;
     uint64_t seed, limit;
     int answer, piece, save_every;
@@ -32,6 +33,8 @@ static const struct opt options[] = {
     { "hessian", 0, OPT_TEXT, "FILE", AT(hessian), 0, 0, NULL,
       "also how the experts' inputs go together, for error feedback; every eighth text is kept "
       "apart to judge by" },
+    { "hessian-experts", 0, OPT_INTS, "L,L", AT(own), 0, 1 << 16, NULL,
+      "layers in which it also has sums for each expert alone; of V4-Flash 45 GB of memory each" },
     { "expert-profile", 0, OPT_TEXT, "FILE", AT(profile), 0, 0, NULL,
       "also how popular each expert was" },
     { "no-sums", 0, OPT_FLAG, NULL, AT(no_sums), 0, 0, NULL,
@@ -73,6 +76,8 @@ static int calibrate(const struct calibrate_opts *o)
         .out = o->out,
         .hessian = o->hessian,
         .profile = o->profile,
+        .own_layer = o->own.value,
+        .n_own_layer = o->own.n,
         .answer = o->answer,
         .temperature = o->temperature,
         .seed = o->seed,
@@ -120,6 +125,8 @@ int cmd_calibrate(const struct command *command, int n, char **arg)
         return opts_wrong(command, "expected -o FILE and --corpus FILE or --merge FILE FILE");
     if (merge && o.merge.n < 2)
         return opts_wrong(command, "--merge: found one file, expected at least two");
+    if (o.own.n > 0 && !o.hessian)
+        return opts_wrong(command, "--hessian-experts goes with --hessian");
     interrupt_catch(NULL);
     if (merge)
         return finish(calibrate_merge(o.merge.text, o.merge.n, o.out, &e), &e);

@@ -149,7 +149,8 @@ static int open_all(struct calibration *c, struct err *e)
         return err_set(e, ERR_ARGUMENT, "%s: an unfinished calibration is there: go on with "
                        "--resume, or remove it", c->state);
     TRY(texts_open(&c->texts, c->engine, o->corpus, o->n_corpus, o->piece, e));
-    TRY(collect_begin(&c->collector, c->engine, o->hessian != NULL, o->threads, e));
+    struct collect_want want = { o->hessian != NULL, o->own_layer, o->n_own_layer, o->threads };
+    TRY(collect_begin(&c->collector, c->engine, &want, e));
     c->note.task = task_of(c);
     if (o->resume && file_exists(c->state))
         TRY(collect_load(c->collector, c->state, &c->note, e));

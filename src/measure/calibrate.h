@@ -20,6 +20,8 @@ struct calibrate_options {
     int n_corpus;
     const char *out;              /* importance matrix */
     const char *hessian, *profile; /* sums of products, popularity of experts; NULL: not wanted */
+    const int *own_layer; /* layers for whose experts the products also have sums of their own */
+    int n_own_layer;
     int answer;         /* after each text the model goes on for at most so many tokens; a last
                            message of the assistant is then left for it to say */
     double temperature; /* of that; 0: always the likeliest */

@@ -56,15 +56,32 @@ static void see_input(void *user, const struct tensor *w, const struct tensor *x
         add(c, *s, 0, tensor_f32(x, i));
 }
 
+static void put(struct collector *c, struct collect_products *p, bool down, const float *x)
+{
+    gram_put(&p->gram[down][c->held], &p->rows[down], x, c->pool);
+}
+
 /* All pairs of the layer's rows are there. */
 static void put_products(struct collector *c, const struct dev_pairs *p)
 {
-    struct collect_layer *l = &c->layer[p->layer];
+    struct collect_products *all = &c->layer[p->layer].all;
     for (int i = 0; i < p->x->rows; i++)
-        gram_put(&l->gram[0][c->held], &l->rows[0], tensor_f32(p->x, i), c->pool);
+        put(c, all, false, tensor_f32(p->x, i));
     for (int i = 0; i < c->n_mid; i++)
-        gram_put(&l->gram[1][c->held], &l->rows[1], c->mid + (size_t)i * (size_t)c->n_ff, c->pool);
+        put(c, all, true, c->mid + (size_t)i * (size_t)c->n_ff);
     c->n_mid = 0;
+}
+
+/* Row i of those the expert computes. */
+static void put_pair(struct collector *c, const struct dev_pairs *p, int i)
+{
+    const float *x = tensor_f32(p->x, p->pair[i] / p->n_used), *mid = tensor_f32(p->mid, i);
+    struct collect_products *own = c->layer[p->layer].own;
+    memcpy(c->mid + (size_t)p->pair[i] * (size_t)c->n_ff, mid, (size_t)c->n_ff * sizeof *mid);
+    if (!own)
+        return;
+    put(c, &own[p->expert], false, x);
+    put(c, &own[p->expert], true, mid);
 }
 
 static void see_expert(void *user, const struct dev_pairs *p)
@@ -74,13 +91,11 @@ static void see_expert(void *user, const struct dev_pairs *p)
         return;
     CHECK(p->layer >= 0 && p->layer < c->n_layer && p->expert < c->n_expert);
     for (int i = 0; i < p->n; i++) {
-        const float *mid = tensor_f32(p->mid, i);
         add(c, collect_experts(c, p->layer, false), p->expert,
             tensor_f32(p->x, p->pair[i] / p->n_used));
-        add(c, collect_experts(c, p->layer, true), p->expert, mid);
+        add(c, collect_experts(c, p->layer, true), p->expert, tensor_f32(p->mid, i));
         if (c->layer)
-            memcpy(c->mid + (size_t)p->pair[i] * (size_t)c->n_ff, mid,
-                   (size_t)c->n_ff * sizeof *mid);
+            put_pair(c, p, i);
     }
     c->n_mid += c->layer ? p->n : 0;
     if (c->layer && c->n_mid == p->x->rows * p->n_used)
@@ -143,22 +158,57 @@ static int open_stats(struct collector *c, struct err *e)
     return code;
 }
 
-static int open_products(struct collector *c, int threads, struct err *e)
+static int open_gram(const struct collector *c, struct collect_products *p, struct err *e)
+{
+    for (int down = 0; down < 2; down++) {
+        int n = down ? c->n_ff : c->n_embd;
+        TRY(gram_rows_open(&p->rows[down], n, e));
+        TRY(gram_open(&p->gram[down][0], n, e));
+        TRY(gram_open(&p->gram[down][1], n, e));
+    }
+    return 0;
+}
+
+/* Of each expert of the layer alone. */
+static int open_own(struct collector *c, int layer, struct err *e)
+{
+    if (layer < 0 || layer >= c->n_layer)
+        return err_set(e, ERR_ARGUMENT, "products of the experts of layer %d: the model has %d "
+                       "layers", layer, c->n_layer);
+    struct collect_layer *l = &c->layer[layer];
+    if (!l->own && !(l->own = calloc((size_t)c->n_expert, sizeof *l->own)))
+        return err_set(e, ERR_NO_MEMORY, "out of memory for %d experts", c->n_expert);
+    for (int i = 0; i < c->n_expert && !l->own[i].rows[0].panel; i++)
+        TRY(open_gram(c, &l->own[i], e));
+    return 0;
+}
+
+static int open_products(struct collector *c, const struct collect_want *want, struct err *e)
 {
     size_t n_pair = (size_t)c->engine->budget.max_rows * (size_t)c->n_used;
-    TRY(pool_new(&c->pool, threads > 0 ? threads : cpu_count(), e));
+    TRY(pool_new(&c->pool, want->threads > 0 ? want->threads : cpu_count(), e));
     c->mid = calloc(n_pair * (size_t)c->n_ff, sizeof *c->mid);
     c->layer = calloc((size_t)c->n_layer, sizeof *c->layer);
     if (!c->mid || !c->layer)
         return err_set(e, ERR_NO_MEMORY, "out of memory for the rows of a step");
-    for (int i = 0; i < 2 * c->n_layer; i++) {
-        struct collect_layer *l = &c->layer[i / 2];
-        int n = i % 2 ? c->n_ff : c->n_embd;
-        TRY(gram_rows_open(&l->rows[i % 2], n, e));
-        TRY(gram_open(&l->gram[i % 2][0], n, e));
-        TRY(gram_open(&l->gram[i % 2][1], n, e));
-    }
+    for (int i = 0; i < c->n_layer; i++)
+        TRY(open_gram(c, &c->layer[i].all, e));
+    for (int i = 0; i < want->n_own; i++)
+        TRY(open_own(c, want->own[i], e));
     return 0;
+}
+
+struct collect_products *collect_products_at(const struct collector *c, int i, int *l, int *x)
+{
+    for (*l = 0; c->layer && *l < c->n_layer; ++*l) {
+        struct collect_layer *layer = &c->layer[*l];
+        int n = layer->own ? 1 + c->n_expert : 1;
+        *x = i - 1;
+        if (i < n)
+            return i == 0 ? &layer->all : &layer->own[*x];
+        i -= n;
+    }
+    return NULL;
 }
 
 static int check_engine(const struct engine *en, struct err *e)
@@ -171,7 +221,7 @@ static int check_engine(const struct engine *en, struct err *e)
     return 0;
 }
 
-int collect_begin(struct collector **out, dstar_engine *engine, bool products, int threads,
+int collect_begin(struct collector **out, dstar_engine *engine, const struct collect_want *want,
                   struct err *e)
 {
     struct engine *en = engine_of(engine);
@@ -189,8 +239,8 @@ int collect_begin(struct collector **out, dstar_engine *engine, bool products, i
     c->n_embd = s->n_embd;
     c->n_ff = s->n_ff;
     int code = open_stats(c, e);
-    if (code == 0 && products)
-        code = open_products(c, threads, e);
+    if (code == 0 && want->products)
+        code = open_products(c, want, e);
     if (code < 0) {
         collect_end(c);
         return code;
@@ -212,11 +262,16 @@ void collect_end(struct collector *c)
         free(c->stat[i].value);
         free(c->stat[i].count);
     }
-    for (int i = 0; c->layer && i < 2 * c->n_layer; i++) {
-        gram_rows_close(&c->layer[i / 2].rows[i % 2]);
-        gram_close(&c->layer[i / 2].gram[i % 2][0]);
-        gram_close(&c->layer[i / 2].gram[i % 2][1]);
+    int l, x;
+    struct collect_products *p;
+    for (int i = 0; (p = collect_products_at(c, i, &l, &x)); i++) {
+        for (int k = 0; k < 4; k++)
+            gram_close(&p->gram[k / 2][k % 2]);
+        gram_rows_close(&p->rows[0]);
+        gram_rows_close(&p->rows[1]);
     }
+    for (l = 0; c->layer && l < c->n_layer; l++)
+        free(c->layer[l].own);
     pool_free(c->pool);
     free(c->layer);
     free(c->by_data);
@@ -227,8 +282,12 @@ void collect_end(struct collector *c)
 
 int collect_document(struct collector *c, bool held, struct err *e)
 {
-    for (int i = 0; c->layer && i < 2 * c->n_layer; i++)
-        gram_flush(&c->layer[i / 2].gram[i % 2][c->held], &c->layer[i / 2].rows[i % 2], c->pool);
+    int l, x;
+    struct collect_products *p;
+    for (int i = 0; (p = collect_products_at(c, i, &l, &x)); i++) {
+        for (int k = 0; k < 2; k++)
+            gram_flush(&p->gram[k][c->held], &p->rows[k], c->pool);
+    }
     c->n_mid = 0;
     c->held = held;
     return c->err.code ? err_set(e, c->err.code, "%s", c->err.text) : 0;

@@ -2,8 +2,8 @@
  *
  * For each matrix: squares and values of every input column, in float64, and how many rows were
  * seen; of routed experts for each expert. Optionally sums of x x^T for what the experts of a layer
- * see. None of it depends on how tokens were cut into steps, on threads, or on the order in which
- * experts come into memory. */
+ * see, and for each of them. None of it depends on how tokens were cut into steps, on threads, or
+ * on the order in which experts come into memory. */
 #ifndef DS_COLLECT_H
 #define DS_COLLECT_H
 
@@ -16,9 +16,16 @@
 
 struct collector;
 
+/* Which products are wanted, beside the sums. */
+struct collect_want {
+    bool products;
+    const int *own; /* layers in which each expert has its own, too */
+    int n_own, threads; /* 0: all */
+};
+
 /* One at a time for an engine, from here to the end, which comes before the engine is closed.
- * ERR_UNSUPPORTED: the device does not show its inputs. threads: for the products; 0: all. */
-int collect_begin(struct collector **c, dstar_engine *engine, bool products, int threads,
+ * ERR_UNSUPPORTED: the device does not show its inputs. */
+int collect_begin(struct collector **c, dstar_engine *engine, const struct collect_want *want,
                   struct err *e);
 void collect_end(struct collector *c); /* NULL is fine */
 

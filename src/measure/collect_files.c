@@ -130,24 +130,46 @@ int collect_write_imatrix(const struct collector *c, const char *path, bool sums
 
 /* ---- products ---- */
 
+/* Number i of the products that have a place in the file: gate and down of each. An expert's own
+ * are left out when it saw fewer tokens than columns, since such say nothing of others. *g: to
+ * learn from, and held. False: past the last. */
+static bool product_at(const struct collector *c, int i, char name[DSV4_NAME_MAX],
+                       const struct gram **g)
+{
+    int l, x;
+    const struct collect_products *p = collect_products_at(c, i / 2, &l, &x);
+    *g = NULL;
+    if (!p)
+        return false;
+    if (x >= 0 && p->gram[i % 2][0].n_row < p->gram[i % 2][0].n)
+        return true;
+    const char *tensor = collect_experts(c, l, i % 2)->name;
+    int stem = (int)(strstr(tensor, ".weight") - tensor);
+    if (x < 0)
+        snprintf(name, DSV4_NAME_MAX, "%.*s", stem, tensor);
+    else
+        snprintf(name, DSV4_NAME_MAX, "%.*s.%d", stem, tensor, x);
+    *g = p->gram[i % 2];
+    return true;
+}
+
 static int write_products(struct hessian_writer *w, const struct collector *c, struct err *e)
 {
     char id[65], name[DSV4_NAME_MAX];
+    const struct gram *g;
     hex_of(c->engine->identity.identity, id);
     gguf_put_str(&w->out, "dwarfstar.calibrate.model", id);
-    for (int i = 0; i < 2 * c->n_layer; i++) {
-        const struct gram *g = c->layer[i / 2].gram[i % 2];
-        const char *tensor = collect_experts(c, i / 2, i % 2)->name;
-        const char *end = strstr(tensor, ".weight");
-        snprintf(name, sizeof name, "%.*s", (int)(end - tensor), tensor);
-        TRY(hessian_write_add(w, name, g[0].n, g[1].n_row > 0, e));
+    for (int i = 0; product_at(c, i, name, &g); i++) {
+        if (g)
+            TRY(hessian_write_add(w, name, g[0].n, g[1].n_row > 0, e));
     }
     TRY(hessian_write_begin(w, e));
-    for (int i = 0; i < 2 * c->n_layer; i++) {
-        const struct gram *g = c->layer[i / 2].gram[i % 2];
+    for (int i = 0, n = 0; product_at(c, i, name, &g); i++) {
+        if (!g)
+            continue;
         struct hessian_sums learn = { g[0].sum, (size_t)g[0].pitch, g[0].n_row };
         struct hessian_sums held = { g[1].sum, (size_t)g[1].pitch, g[1].n_row };
-        TRY(hessian_write_put(w, i, &learn, g[1].n_row > 0 ? &held : NULL, e));
+        TRY(hessian_write_put(w, n++, &learn, g[1].n_row > 0 ? &held : NULL, e));
     }
     return 0;
 }

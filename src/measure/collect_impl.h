@@ -16,10 +16,15 @@ struct collect_stat {
     int64_t *count;         /* [n_mat] rows */
 };
 
+/* What goes together in the inputs of gate and up, and of down. */
+struct collect_products {
+    struct gram gram[2][2]; /* [gate and up, down][learn, held] */
+    struct gram_rows rows[2];
+};
+
 /* Routed experts of a layer: their rows in order, however they come. */
 struct collect_layer {
-    struct gram gram[2][2];     /* [gate and up, down][learn, held] */
-    struct gram_rows rows[2];
+    struct collect_products all, *own; /* own: [n_expert] of each alone; NULL: not wanted */
 };
 
 struct collector {
@@ -36,6 +41,10 @@ struct collector {
     bool held;
     struct err err;
 };
+
+/* The products number i of all that are collected, NULL past the last: layer by layer, of all its
+ * experts, then of each alone. *l: the layer, *x: the expert or -1. */
+struct collect_products *collect_products_at(const struct collector *c, int i, int *l, int *x);
 
 static inline struct collect_stat *collect_experts(const struct collector *c, int layer, bool down)
 {

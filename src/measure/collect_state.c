@@ -40,8 +40,10 @@ static int move_sums(struct state_io *io, const struct collector *c, struct err 
         TRY(move(io, s->value, n * sizeof *s->value, e));
         TRY(move(io, s->count, (size_t)s->n_mat * sizeof *s->count, e));
     }
-    for (int i = 0; c->layer && i < 4 * c->n_layer; i++) {
-        struct gram *g = &c->layer[i / 4].gram[i / 2 % 2][i % 2];
+    int l, x;
+    struct collect_products *p;
+    for (int i = 0; (p = collect_products_at(c, i / 4, &l, &x)); i++) {
+        struct gram *g = &p->gram[i / 2 % 2][i % 2];
         TRY(move(io, &g->n_row, sizeof g->n_row, e));
         for (int r = 0; r < g->n; r++)
             TRY(move(io, g->sum + (size_t)r * (size_t)g->pitch, (size_t)(r + 1) * sizeof *g->sum,
@@ -54,7 +56,10 @@ static int move_sums(struct state_io *io, const struct collector *c, struct err 
 static uint64_t shape_of(const struct collector *c)
 {
     int64_t v[5] = { c->n_layer, c->n_expert, c->n_stat, c->layer != NULL, c->n_used };
-    return hash_of(v, sizeof v, hash_of(c->engine->identity.identity, 32, 0));
+    uint64_t hash = hash_of(v, sizeof v, hash_of(c->engine->identity.identity, 32, 0));
+    for (int64_t l = 0; c->layer && l < c->n_layer; l++)
+        hash = c->layer[l].own ? hash_of(&l, sizeof l, hash) : hash;
+    return hash;
 }
 
 static int save(struct state_io *io, const struct collector *c, const struct collect_note *note,
@@ -96,8 +101,8 @@ static int load(struct state_io *io, struct collector *c, struct collect_note *n
     TRY(move(io, note, sizeof *note, e));
     TRY(move(io, &shape, 8, e));
     if (shape != shape_of(c))
-        return err_set(e, ERR_MISMATCH, "%s: belongs to another model, or one of the two is "
-                       "without sums of products", path);
+        return err_set(e, ERR_MISMATCH, "%s: belongs to another model, or the two have "
+                       "not the same sums of products", path);
     if (note->task != task)
         return err_set(e, ERR_MISMATCH, "%s: belongs to other texts or options", path);
     TRY(move_sums(io, c, e));

@@ -34,10 +34,13 @@ static int setup(void **state)
     struct buf many;
     scratch_open(&dir);
     buf_init(&many, 1 << 20);
-    for (int i = 0; i < 3; i++) /* nine texts: one is held out */
-        buf_puts(&many, texts);
     scratch_put(&dir, "a.jsonl", texts, strlen(texts));
-    scratch_put(&dir, "many.jsonl", many.data, many.len);
+    for (int i = 1; i <= 40; i++) {
+        buf_puts(&many, texts);
+        if (i == 3) /* nine texts: one is held out */
+            scratch_put(&dir, "many.jsonl", many.data, many.len);
+    }
+    scratch_put(&dir, "much.jsonl", many.data, many.len);
     scratch_put(&dir, "b.txt", "one two three four five six seven eight nine ten", 48);
     buf_release(&many);
     return 0;
@@ -351,6 +354,56 @@ static void products(void **state)
 /* ---- the same bytes ----------------------------------------------------------------------- */
 
 /* Steps of 64 and of 5 tokens, one thread and two; and the model's own words. */
+/* Of an expert alone: its diagonal is the matrix's sum of squares, its tokens are all it saw. */
+static void own_products(void **state)
+{
+    (void)state;
+    enum { LAYER = 4 };
+    const int own[] = { LAYER, LAYER };
+    struct hessian_file *h;
+    struct imatrix *m;
+    static float mean[256], part[256];
+    double n_token;
+    int n_own = 0;
+    const char *const corpus[1] = { in_dir("much.jsonl") };
+    dstar_engine *engine = open_engine("cpu", 64, 2);
+    struct calibrate_options job = job_of(corpus, 1, in_dir("own.gguf"));
+    job.hessian = in_dir("own_h.gguf");
+    job.own_layer = own;
+    job.n_own_layer = 2;
+    run(engine, &job);
+    dstar_close(engine);
+    assert_int_equal(hessian_open(&h, job.hessian, NULL), 0);
+    assert_int_equal(imatrix_open(&m, job.out, NULL), 0);
+    for (int i = 0; i < 2 * N_EXPERT; i++) {
+        char name[80], entry[80];
+        snprintf(entry, sizeof entry, "blk.%d.ffn_%s_exps.weight", LAYER, i % 2 ? "down" : "gate");
+        snprintf(name, sizeof name, "blk.%d.ffn_%s_exps.%d", LAYER, i % 2 ? "down" : "gate", i / 2);
+        int at = hessian_find(h, name);
+        assert_int_equal(
+            imatrix_read(m, imatrix_find(m, entry), i / 2, 256, part, &n_token, NULL), 0);
+        if (at < 0) { /* of too few tokens to say anything */
+            assert_true(n_token < 2 * 256);
+            continue;
+        }
+        int64_t n[2] = { hessian_tokens(h, at, 0), hessian_tokens(h, at, 1) };
+        assert_true(n[0] >= 256 && n[0] + n[1] == (int64_t)n_token);
+        for (int j = 0; j < 256; j++) {
+            double diagonal = 0;
+            for (int k = 0; k < 2 && n[k] > 0; k++) {
+                assert_int_equal(hessian_row(h, at, k, j, mean, NULL), 0);
+                diagonal += (double)mean[j] * (double)n[k];
+            }
+            near(diagonal, (double)part[j] * n_token, 0, 1e-5);
+        }
+        n_own++;
+    }
+    assert_true(n_own >= 4);
+    assert_int_equal(hessian_count(h), 2 * N_LAYER + n_own);
+    hessian_close(h);
+    imatrix_close(m);
+}
+
 static void steps(void **state)
 {
     (void)state;
@@ -424,6 +477,8 @@ static void harmless(void **state)
     (void)state;
     static float logits[2][4096];
     int32_t id[20];
+    const int own[] = { 1, N_LAYER - 1 };
+    const struct collect_want all = { true, own, 2, 1 };
     dstar_engine *engine = open_engine("cpu", 64, 2);
     int n_vocab = dstar_engine_info(engine)->n_vocab;
     assert_true(n_vocab <= 4096);
@@ -433,7 +488,7 @@ static void harmless(void **state)
         struct collector *c = NULL;
         dstar_session *s;
         if (i)
-            assert_int_equal(collect_begin(&c, engine, true, 1, NULL), 0);
+            assert_int_equal(collect_begin(&c, engine, &all, NULL), 0);
         assert_int_equal(dstar_session_new(&s, engine, NULL), 0);
         assert_int_equal(dstar_session_set(s, id, 20, NULL), 0);
         assert_int_equal(dstar_session_step(s, NULL), 0);
@@ -456,15 +511,12 @@ static bool stop_soon(void *user, double share, int64_t n_token)
     return --stop_in <= 0;
 }
 
-static void resume(void **state)
+/* every: how often progress is shown between two stops. */
+static void stop_often(struct calibrate_options job, int every)
 {
-    (void)state;
-    const char *const corpus[1] = { in_dir("many.jsonl") };
     struct err e = { 0 };
     dstar_engine *engine = open_engine("cpu", 7, 1);
-    struct calibrate_options job = job_of(corpus, 1, in_dir("whole.gguf"));
-    job.answer = 4;
-    job.temperature = 1;
+    job.out = in_dir("whole.gguf");
     job.hessian = in_dir("whole_h.gguf");
     run(engine, &job);
     job.out = in_dir("parts.gguf");
@@ -473,7 +525,7 @@ static void resume(void **state)
     int n_stop = 0;
     for (;; n_stop++) {
         e = (struct err){ 0 };
-        stop_in = 20;
+        stop_in = every;
         int code = try_run(engine, &job, &e);
         if (code == 0)
             break;
@@ -486,6 +538,26 @@ static void resume(void **state)
     same_files(in_dir("whole.gguf"), in_dir("parts.gguf"));
     same_files(in_dir("whole_h.gguf"), in_dir("parts_h.gguf"));
     dstar_close(engine);
+}
+
+static void resume(void **state)
+{
+    (void)state;
+    const char *const corpus[1] = { in_dir("many.jsonl") };
+    struct calibrate_options job = job_of(corpus, 1, NULL);
+    job.answer = 4;
+    job.temperature = 1;
+    stop_often(job, 20);
+}
+
+static void resume_own(void **state)
+{
+    (void)state;
+    const char *const corpus[1] = { in_dir("much.jsonl") };
+    struct calibrate_options job = job_of(corpus, 1, NULL);
+    job.own_layer = (const int[]){ 2 };
+    job.n_own_layer = 1;
+    stop_often(job, 150);
 }
 
 static void refuses(dstar_engine *engine, const struct calibrate_options *job, int code,
@@ -514,6 +586,9 @@ static void wrong_state(void **state)
     job.answer = 0;
     job.hessian = in_dir("state_h.gguf");
     refuses(engine, &job, ERR_MISMATCH, "products");
+    job.own_layer = (const int[]){ N_LAYER };
+    job.n_own_layer = 1;
+    refuses(engine, &job, ERR_ARGUMENT, "experts of layer 7: the model has 7 layers");
     job.hessian = NULL;
     struct buf b;
     slurp(&b, in_dir("state.gguf.state"));
@@ -555,7 +630,7 @@ static void no_number(void **state)
     float row[256] = { 0 };
     struct tensor x = { row, DT_F32, w->cols, 1, sizeof row, NULL, 0 };
     row[200] = NAN;
-    assert_int_equal(collect_begin(&c, engine, false, 1, &e), 0);
+    assert_int_equal(collect_begin(&c, engine, &(struct collect_want){ .threads = 1 }, &e), 0);
     d->watch->input(d->watch->user, w, &x);
     assert_int_equal(collect_document(c, false, &e), ERR_FORMAT);
     assert_non_null(strstr(e.text, "blk.3.attn_q_b.weight"));
@@ -671,9 +746,9 @@ static void merge_bad(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(sums),     CASE(products),  CASE(steps),     CASE(devices),
-        CASE(harmless), CASE(resume),    CASE(wrong_state), CASE(strict),  CASE(no_number),
-        CASE(bad_texts), CASE(merge),    CASE(merge_bad),
+        CASE(sums),     CASE(products),   CASE(own_products), CASE(steps),  CASE(devices),
+        CASE(harmless), CASE(resume),     CASE(resume_own),   CASE(wrong_state),
+        CASE(strict),   CASE(no_number),  CASE(bad_texts),    CASE(merge),  CASE(merge_bad),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

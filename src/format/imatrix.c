@@ -17,7 +17,8 @@ enum { MAX_ENTRY = 1 << 20, MAX_NAME_BYTES = 512 };
 
 struct entry {
     char *name;
-    const uint8_t *value, *count; /* f32; count: NULL in the legacy format */
+    const uint8_t *square, *value; /* f32; value: NULL where they are not there */
+    const uint8_t *count;          /* f32; NULL in the legacy format */
     int64_t n_col, n_mat;         /* legacy: all values, 1 */
     float divisor;                /* legacy: n_call */
 };
@@ -83,6 +84,23 @@ static int add_entry(struct imatrix *m, struct entry x, const void *name, size_t
 
 /* ---- GGUF ---- */
 
+/* Sums of the values beside those of squares, if there are any. */
+static int find_values(const struct imatrix *m, const struct name_index *tensors, const char *name,
+                       struct entry *x, struct err *e)
+{
+    int at = name_index_find(tensors, name);
+    if (at < 0)
+        return 0;
+    const struct weight *t = &m->gguf.tensor[at];
+    int64_t n_mat = t->dim[1] * t->dim[2] * t->dim[3];
+    if (t->type != DT_F32 || t->dim[0] != x->n_col || n_mat != x->n_mat)
+        return err_set(e, ERR_FORMAT, "%s: tensor %s is %s, %lld x %lld, expected F32, %lld x %lld",
+                       m->path, name, dtype_name((int)t->type), (long long)n_mat,
+                       (long long)t->dim[0], (long long)x->n_mat, (long long)x->n_col);
+    x->value = t->data;
+    return 0;
+}
+
 static int add_sums(struct imatrix *m, const struct name_index *tensors, int i, struct err *e)
 {
     static const char ending[] = ".in_sum2";
@@ -100,12 +118,14 @@ static int add_sums(struct imatrix *m, const struct name_index *tensors, int i, 
         return err_set(e, ERR_FORMAT, "%s: tensor %s is %s with counts in %s, expected F32",
                        m->path, sum->name, dtype_name((int)sum->type),
                        dtype_name((int)count->type));
-    struct entry x = { .value = sum->data, .count = count->data, .n_col = sum->dim[0],
+    struct entry x = { .square = sum->data, .count = count->data, .n_col = sum->dim[0],
                        .n_mat = sum->dim[1] * sum->dim[2] * sum->dim[3], .divisor = 1 };
     int64_t n_count = count->dim[0] * count->dim[1] * count->dim[2] * count->dim[3];
     if (n_count != x.n_mat)
         return err_set(e, ERR_FORMAT, "%s: tensor %s has %lld numbers, expected %lld", m->path,
                        count->name, (long long)n_count, (long long)x.n_mat);
+    snprintf(name, sizeof name, "%.*s.in_sum", (int)stem, sum->name);
+    TRY(find_values(m, tensors, name, &x, e));
     return add_entry(m, x, sum->name, stem, e);
 }
 
@@ -175,7 +195,7 @@ static int take_entry(struct imatrix *m, size_t *at, struct err *e)
     TRY(take_i32(m, at, 1, &n_value, e));
     if ((m->size - *at) / 4 < (size_t)n_value)
         return short_file(m, *at, e);
-    struct entry x = { .value = m->data + *at, .n_col = n_value, .n_mat = 1,
+    struct entry x = { .square = m->data + *at, .n_col = n_value, .n_mat = 1,
                        .divisor = (float)MAX(n_call, 1) };
     *at += 4 * (size_t)n_value;
     return add_entry(m, x, name, (size_t)len, e);
@@ -304,15 +324,24 @@ int imatrix_check(const struct imatrix *m, int entry, int64_t n_col, int64_t n_m
                    (long long)n_col);
 }
 
+/* What the sums of a vector are to be divided by. */
+static int read_divisor(const struct imatrix *m, const struct entry *x, int64_t mat, float *divisor,
+                        struct err *e)
+{
+    *divisor = x->count ? f32_at(x->count + 4 * mat) : x->divisor;
+    if (*divisor >= 0 && !isinf(*divisor))
+        return 0;
+    return err_set(e, ERR_FORMAT, "%s: entry %s, count %lld is %g", m->path, x->name,
+                   (long long)mat, (double)*divisor);
+}
+
 int imatrix_read(const struct imatrix *m, int entry, int64_t mat, int64_t n_col, float *mean,
                  double *n_token, struct err *e)
 {
     const struct entry *x = &m->entry[entry];
-    const uint8_t *value = x->value + 4 * mat * n_col;
-    float divisor = x->count ? f32_at(x->count + 4 * mat) : x->divisor;
-    if (!(divisor >= 0) || isinf(divisor))
-        return err_set(e, ERR_FORMAT, "%s: entry %s, count %lld is %g", m->path, x->name,
-                       (long long)mat, (double)divisor);
+    const uint8_t *value = x->square + 4 * mat * n_col;
+    float divisor;
+    TRY(read_divisor(m, x, mat, &divisor, e));
     *n_token = x->count ? (double)divisor : -1;
     for (int64_t i = 0; i < n_col; i++) {
         float v = f32_at(value + 4 * i);
@@ -320,6 +349,29 @@ int imatrix_read(const struct imatrix *m, int entry, int64_t mat, int64_t n_col,
             return err_set(e, ERR_FORMAT, "%s: entry %s, vector %lld, value %lld is %g, expected a "
                            "number of at least 0", m->path, x->name, (long long)mat, (long long)i,
                            (double)v);
+        mean[i] = divisor > 0 ? v / divisor : 0;
+    }
+    return 0;
+}
+
+bool imatrix_has_values(const struct imatrix *m, int entry)
+{
+    return m->entry[entry].value != NULL;
+}
+
+int imatrix_read_values(const struct imatrix *m, int entry, int64_t mat, int64_t n_col,
+                        float *mean, struct err *e)
+{
+    const struct entry *x = &m->entry[entry];
+    const uint8_t *value = x->value + 4 * mat * n_col;
+    float divisor;
+    CHECK(x->value);
+    TRY(read_divisor(m, x, mat, &divisor, e));
+    for (int64_t i = 0; i < n_col; i++) {
+        float v = f32_at(value + 4 * i);
+        if (!isfinite(v))
+            return err_set(e, ERR_FORMAT, "%s: entry %s, vector %lld, sum %lld is %g", m->path,
+                           x->name, (long long)mat, (long long)i, (double)v);
         mean[i] = divisor > 0 ? v / divisor : 0;
     }
     return 0;

@@ -4,7 +4,7 @@
  * "blk.0.ffn_gate_exps.weight", and stacked experts have a vector each.
  *
  *   GGUF    key general.type "imatrix"; F32 tensors NAME.in_sum2 [n_col, n_mat], sums of squares,
- *           and NAME.counts [1, n_mat], tokens
+ *           NAME.counts [1, n_mat], tokens, and perhaps NAME.in_sum, sums of the values
  *   legacy  | n_entry i32 | n_entry x { length i32, name, n_call i32, n_value i32, values f32 } |
  *           values to be divided by n_call; tokens are not known
  *
@@ -41,5 +41,10 @@ int imatrix_check(const struct imatrix *m, int entry, int64_t n_col, int64_t n_m
  * means of, -1 when not known. A negative or infinite value, or none, is ERR_FORMAT. */
 int imatrix_read(const struct imatrix *m, int entry, int64_t mat, int64_t n_col, float *mean,
                  double *n_token, struct err *e);
+
+/* The same of the values themselves, where the file has them. */
+bool imatrix_has_values(const struct imatrix *m, int entry);
+int imatrix_read_values(const struct imatrix *m, int entry, int64_t mat, int64_t n_col,
+                        float *mean, struct err *e);
 
 #endif

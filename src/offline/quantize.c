@@ -66,6 +66,9 @@ static void free_workers(struct quantize *q)
         free(w->num);
         free(w->weight);
         free(w->importance);
+        free(w->means.mean);
+        free(w->means.shift);
+        free(w->means.weight);
         free(w->sum);
         quantize_close_feedback(w);
     }
@@ -116,9 +119,12 @@ static int open_worker(struct quantize *q, struct quantize_worker *w, struct err
     w->num = malloc(n * sizeof *w->num);
     w->weight = malloc(n * sizeof *w->weight);
     w->importance = malloc(n * sizeof *w->importance);
+    w->means.mean = malloc(n * sizeof *w->means.mean);
+    w->means.shift = malloc(n * sizeof *w->means.shift);
+    w->means.weight = malloc(n * sizeof *w->means.weight);
     w->sum = malloc(n * sizeof *w->sum);
     if (!w->search_mem || !w->src || !w->scale || !w->dst || !w->num || !w->weight ||
-        !w->importance || !w->sum)
+        !w->importance || !w->means.mean || !w->means.shift || !w->means.weight || !w->sum)
         return err_set(e, ERR_NO_MEMORY, "out of memory for %d threads", q->n_thread);
     for (int i = 0; i < 2; i++)
         w->search[i] = quant_search_init((char *)w->search_mem + (size_t)i * search,

@@ -7,9 +7,9 @@
  * that were held out, which is within a percent of what coding weights gives and a thousandth of
  * its work. Then each unit codes a sample of rows in both ways, and the same tokens decide.
  *
- * Each row keeps the weights that the diagonal method gives it, which count its own large numbers
- * for more: inputs that make a neuron fire are large there. With importances alone the error of a
- * product over all tokens is less still, and that of the layer's output a third larger.
+ * Each row keeps the weights that the diagonal method gives it, and is searched for as much larger
+ * as that method found it to become smaller: quantize_gain.c. Scaled afterwards instead, it would
+ * answer for errors that it no longer has.
  * Rejected: a share from the number of tokens alone (tokens of a text resemble each other); the
  * share that brings the matrix nearest to the held-out one, as errors of small eigenvalues count
  * for little there and most here. */
@@ -311,6 +311,23 @@ static void emphasise(struct quantize_worker *w, const struct quantize_tensor *t
     rows->root_step = (size_t)n;
 }
 
+/* How much the rows would lose of their size, by the diagonal method; packs them so. */
+static void find_factors(struct quantize_worker *w, const struct quantize_tensor *t,
+                         const float *importance, struct quant_rows *rows)
+{
+    size_t n = (size_t)t->dim[0], row_bytes = dtype_bytes(t->type, n);
+    if (!t->rule->gain)
+        return;
+    for (int i = 0; i < rows->n_row; i++) {
+        const float *x = rows->x + (size_t)i * n;
+        uint8_t *row = (uint8_t *)rows->dst + (size_t)i * row_bytes;
+        quant_emphasise(x, importance, t->rule->power, w->weight, (int)n);
+        quant_search_row(w->search[t->rule->effort], t->type, x, w->weight, row, (int)n);
+        w->factor[i] = (float)quantize_gain(w, t, x, importance, row);
+    }
+    rows->factor = w->factor;
+}
+
 int quantize_wants_feedback(struct quantize_worker *w, const struct quantize_unit *u,
                             const float *importance, bool *wants, struct err *e)
 {
@@ -336,6 +353,7 @@ int quantize_wants_feedback(struct quantize_worker *w, const struct quantize_uni
     double without = quant_feedback_loss(&w->feedback, in->held);
     struct quant_rows emphasised = rows;
     emphasise(w, t, &emphasised);
+    find_factors(w, t, importance, &emphasised);
     quant_feedback_rows(&w->feedback, w->search[t->rule->effort], &in->factor, &emphasised);
     quant_feedback_compare(&w->feedback, &rows);
     *wants = quant_feedback_loss(&w->feedback, in->held) < without;
@@ -352,6 +370,7 @@ int quantize_encode_feedback(struct quantize_worker *w, const struct quantize_un
         struct quant_rows rows = { .dst = w->dst + (size_t)at * row_bytes };
         TRY(read_rows(w, u, at, (int)MIN(QUANT_FEEDBACK_ROWS, u->n_row - at), &rows, e));
         emphasise(w, t, &rows);
+        find_factors(w, t, importance, &rows);
         quant_feedback_rows(&w->feedback, w->search[t->rule->effort], &w->q->inputs.factor, &rows);
     }
     return 0;

@@ -20,6 +20,12 @@ struct quantize_inputs {
     struct quant_factor factor;
 };
 
+/* Of the inputs of the unit that is being coded: quant_mean.h. */
+struct quantize_means {
+    bool known; /* and wanted */
+    float *mean, *shift, *weight;
+};
+
 /* A finding about inputs, for the report. */
 struct quantize_told {
     float shrink; /* 0: not known */
@@ -46,9 +52,23 @@ int quantize_wants_feedback(struct quantize_worker *w, const struct quantize_uni
 int quantize_encode_feedback(struct quantize_worker *w, const struct quantize_unit *u,
                              const float *importance, struct err *e);
 
-/* Enlarge the steps of the unit's rows in w->dst, until they have lost no size. */
-int quantize_keep_gain(struct quantize_worker *w, const struct quantize_unit *u,
-                       const float *importance, struct err *e);
+/* Does its rule want the means of its inputs, and are they there? */
+bool quantize_knows_means(const struct quantize *q, const struct quantize_tensor *t);
+
+/* Means of the inputs of the unit's columns into w->means.mean; the importance matrix has them. */
+int quantize_mean(struct quantize_worker *w, const struct quantize_unit *u, struct err *e);
+
+/* Before rows of the unit are coded: w->means, if they are wanted and known. */
+int quantize_prepare(struct quantize_worker *w, const struct quantize_unit *u,
+                     const float *importance, struct err *e);
+
+/* By how much the steps of a packed row of x must grow for it to lose no size; 1: not wanted. */
+double quantize_gain(struct quantize_worker *w, const struct quantize_tensor *t, const float *x,
+                     const float *importance, const uint8_t *row);
+
+/* Let them grow, and choose codes whose errors cancel over the average input, as the rule says. */
+void quantize_correct(struct quantize_worker *w, const struct quantize_tensor *t, const float *x,
+                      const float *importance, uint8_t *row);
 
 /* Of a sample of rows, made[] packed: sum of e H e^T and of x H x^T. */
 int quantize_output_error(struct quantize_worker *w, const struct quantize_unit *u,

@@ -53,10 +53,12 @@ struct quantize_worker {
     struct quantize_source source;  /* of what was read last */
     uint8_t *src, *scale, *dst;
     float *num, *weight, *importance;
+    struct quantize_means means;
     double *sum;
     struct quant_feedback feedback; /* with inputs: of its n, on the memory below */
     float *feedback_mem, *root;
     float *rows, *row_root; /* QUANT_FEEDBACK_ROWS of numbers, of their weights' roots */
+    float factor[QUANT_FEEDBACK_ROWS];
     uint8_t *sample;                /* as many, packed */
     struct err err;
     int failed; /* unit of err; -1: none */
@@ -106,8 +108,7 @@ int quantize_decide_weights(const struct quantize *q, struct quantize_tensor *t,
 int quantize_keys(struct quantize *q, struct err *e); /* metadata and tensors into im.out */
 int quantize_open_workers(struct quantize *q, struct err *e);
 
-/* Hyperparameters of "flash", "pro" or "small", with one next-token draft block; ratio[] goes on
- * beyond the last layer. */
+/* Hyperparameters of "flash", "pro" or "small" and a draft block, whose ratio[] is there, too. */
 int quantize_shape(struct dsv4_hyper *h, const char *name, struct err *e);
 
 struct quantize_source quantize_source_of(const struct quantize *q, const struct quantize_unit *u);
@@ -134,7 +135,7 @@ int quantize_row(struct quantize_worker *w, int64_t i, float *num, struct err *e
 int quantize_encode(struct quantize_worker *w, const struct quantize_unit *u, bool *fed,
                     struct err *e);
 
-/* A row as the diagonal method codes it. */
+/* A row as the diagonal method codes it, after quantize_prepare(). */
 void quantize_search_row(struct quantize_worker *w, const struct quantize_tensor *t, const float *x,
                          const float *importance, uint8_t *dst);
 
@@ -143,8 +144,7 @@ typedef int quantize_fn(struct quantize_worker *w, int unit, struct err *e);
 int quantize_each_undone(struct quantize *q, const char *what, quantize_fn *fn, bool factor,
                          struct err *e);
 
-/* fn for every unit of todo[], on all threads; stops at the first error, which is that of the
- * lowest unit, or when progress says so. */
+/* fn for every unit of todo[], on all threads, up to the first unit's error or the user's wish. */
 int quantize_each(struct quantize *q, const char *what, quantize_fn *fn, struct err *e);
 
 #endif

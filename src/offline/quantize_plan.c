@@ -350,7 +350,11 @@ double quantize_unit_seconds(const struct quantize *q, const struct quantize_uni
         rate = exact ? 2e6 : 18e6;
     else
         rate = 2e7;
-    double n = (double)(u->n_row * t->dim[0]);
-    /* and with feedback: its own search of a group, products with all columns before */
-    return n / rate + (t->feedback ? n * (1e-7 + (double)t->dim[0] * 4e-11) : 0);
+    double n = (double)(u->n_row * t->dim[0]), again = 0;
+    /* and once more: with products of all columns before, or with one sum */
+    if (t->feedback)
+        again = 1e-7 + (double)t->dim[0] * 4e-11 + (t->rule->gain ? 1 / rate : 0);
+    else if (quantize_knows_means(q, t))
+        again = t->type == DT_IQ2_XXS ? 5e-8 : 2.5e-8;
+    return n / rate + n * again;
 }

@@ -119,6 +119,30 @@ static int from_imatrix(struct quantize_worker *w, const struct quantize_unit *u
     return 0;
 }
 
+/* Mixed with the average expert's in the same shares as the mean squares. */
+int quantize_mean(struct quantize_worker *w, const struct quantize_unit *u, struct err *e)
+{
+    const struct quantize_tensor *t = &w->q->tensor[u->tensor];
+    const struct imatrix *m = w->q->imatrix;
+    float *mean = w->means.mean;
+    double n_token, n = 0, prior = t->dim[2] > 1 ? PRIOR_TOKENS : 0;
+    memset(w->sum, 0, (size_t)t->dim[0] * sizeof *w->sum);
+    for (int64_t x = 0; x < t->dim[2]; x++) {
+        TRY(imatrix_read(m, t->entry, x, t->dim[0], mean, &n_token, e));
+        TRY(imatrix_read_values(m, t->entry, x, t->dim[0], mean, e));
+        for (int64_t j = 0; j < t->dim[0]; j++)
+            w->sum[j] += n_token * (double)mean[j];
+        n += n_token;
+    }
+    TRY(imatrix_read(m, t->entry, u->slice, t->dim[0], mean, &n_token, e));
+    TRY(imatrix_read_values(m, t->entry, u->slice, t->dim[0], mean, e));
+    for (int64_t j = 0; j < t->dim[0]; j++) {
+        double sum = n_token * (double)mean[j] + prior * w->sum[j] / MAX(n, 1);
+        mean[j] = (float)(sum / MAX(n_token + prior, 1));
+    }
+    return 0;
+}
+
 /* Mean squares of the unit's own numbers. */
 static int from_columns(struct quantize_worker *w, const struct quantize_unit *u, struct err *e)
 {
@@ -144,6 +168,8 @@ int quantize_check_importance(struct quantize *q, struct err *e)
         for (int64_t x = 0; t->entry >= 0 && x < t->dim[2] && code == 0; x++) {
             double n_token = 0;
             code = imatrix_read(q->imatrix, t->entry, x, t->dim[0], mean, &n_token, e);
+            if (code == 0 && imatrix_has_values(q->imatrix, t->entry))
+                code = imatrix_read_values(q->imatrix, t->entry, x, t->dim[0], mean, e);
             n_few += n_token >= 0 && n_token < PRIOR_TOKENS;
             n_vector++;
         }
@@ -185,6 +211,7 @@ void quantize_search_row(struct quantize_worker *w, const struct quantize_tensor
     int cols = (int)t->dim[0];
     quant_emphasise(x, importance, t->rule->power, w->weight, cols);
     quant_search_row(w->search[t->rule->effort], t->type, x, w->weight, dst, cols);
+    quantize_correct(w, t, x, importance, dst);
 }
 
 static int encode_searched(struct quantize_worker *w, const struct quantize_unit *u, bool *fed,
@@ -194,6 +221,7 @@ static int encode_searched(struct quantize_worker *w, const struct quantize_unit
     size_t row_bytes = dtype_bytes(t->type, (size_t)t->dim[0]);
     const float *importance;
     TRY(quantize_importance(w, u, &importance, e));
+    TRY(quantize_prepare(w, u, importance, e));
     TRY(quantize_wants_feedback(w, u, importance, fed, e));
     if (*fed)
         TRY(quantize_encode_feedback(w, u, importance, e));
@@ -201,7 +229,7 @@ static int encode_searched(struct quantize_worker *w, const struct quantize_unit
         TRY(quantize_row(w, i, w->num, e));
         quantize_search_row(w, t, w->num, importance, w->dst + (size_t)i * row_bytes);
     }
-    return t->rule->gain ? quantize_keep_gain(w, u, importance, e) : 0;
+    return 0;
 }
 
 static int encode_ids(struct quantize_worker *w, const struct quantize_unit *u, struct err *e)

@@ -140,8 +140,8 @@ static int read_option(const struct place *p, char *word, struct recipe_rule *ru
     static const char *const weights[] = { "best", "imatrix", "columns", "none" };
     static const char *const search[] = { "fast", "exact" };
     static const char *const ldlq[] = { "auto", "on", "off" };
-    static const char *const gain[] = { "on", "off" };
-    static const char option_names[] = "layers=, weights=, power=, search=, ldlq= or gain=";
+    static const char *const on[] = { "on", "off" };
+    static const char option_names[] = "layers=, weights=, power=, search=, ldlq=, gain= or mean=";
     char *value = strchr(word, '=');
     if (!value)
         return wrong(p, "option", word, option_names);
@@ -171,11 +171,11 @@ static int read_option(const struct place *p, char *word, struct recipe_rule *ru
         rule->ldlq = (enum recipe_ldlq)i;
         return 0;
     }
-    if (strcmp(word, "gain") == 0) {
-        int i = choice(value, gain, (int)COUNT_OF(gain));
+    if (strcmp(word, "gain") == 0 || strcmp(word, "mean") == 0) {
+        int i = choice(value, on, (int)COUNT_OF(on));
         if (i < 0)
-            return wrong(p, "gain", value, "on or off");
-        rule->gain = i == 0;
+            return wrong(p, word, value, "on or off");
+        *(*word == 'g' ? &rule->gain : &rule->mean) = i == 0;
         return 0;
     }
     return wrong(p, "option", word, option_names);
@@ -206,8 +206,8 @@ static int read_rule(struct recipe *r, char *line, const struct place *p)
     if (r->n_rule == MAX_RULE)
         return err_set(p->e, ERR_LIMIT, "recipe %s: has more than %d rules", r->name, MAX_RULE);
     struct recipe_rule *rule = &r->rule[r->n_rule];
-    *rule = (struct recipe_rule){ .pattern = pattern, .last = INT_MAX, .power = .5f,
-                                  .line = p->line };
+    *rule = (struct recipe_rule){ .pattern = pattern, .last = INT_MAX, .gain = true,
+                                  .mean = true, .line = p->line };
     TRY(read_type(p, type, rule));
     for (char *word; (word = next_word(&line));)
         TRY(read_option(p, word, rule));

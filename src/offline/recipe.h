@@ -3,7 +3,7 @@
  * One rule a line, the first that matches a tensor's GGUF name decides; '#' begins a remark:
  *
  *   PATTERN TYPE [layers=A-B] [weights=imatrix|columns|none] [power=P] [search=fast|exact]
- *           [ldlq=auto|on|off] [gain=on|off]
+ *           [ldlq=auto|on|off] [gain=on|off] [mean=on|off]
  *
  * In a pattern '*' stands for any characters. A type is IQ2_XXS, Q2_K, Q4_K, Q8_0, MXFP4, F16,
  * BF16, F32, or `keep`, one that holds the source's numbers exactly, or `drop`, for draft
@@ -42,6 +42,7 @@ struct recipe_rule {
     enum quant_effort effort;
     enum recipe_ldlq ldlq;
     bool gain;       /* steps are enlarged until rows are as large as before: quantize_gain.c */
+    bool mean;       /* errors cancel over the average input: quant_mean.h */
     int line;        /* from 1 */
 };
 

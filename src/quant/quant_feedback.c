@@ -186,6 +186,7 @@ struct run {
     struct quant_search *q;
     enum dtype type;
     const float *u, *root, *weight; /* of the block */
+    const float *more; /* added to x where it is searched for */
     uint8_t *block;
     float *x; /* what is to be coded, times root; coded columns are left as they were */
     float *y; /* what they became, times root */
@@ -203,7 +204,7 @@ static void code_eight(const struct run *r, int at, float v[8])
             for (int k = 0; k < j; k++)
                 x -= v[k] * r->u[tile_at(B, at + k, at + j + i)];
             lost[j + i] = x;
-            y[i] = x / r->root[at + j + i];
+            y[i] = (x + r->more[at + j + i]) / r->root[at + j + i];
         }
         quant_search_group(r->q, r->type, r->block, at + j, y, r->weight + at + j);
         for (int i = 0; i < group; i++) {
@@ -221,7 +222,7 @@ static void code_block(const struct run *r, const struct tile_kernels *k)
 {
     float y[B];
     for (int j = 0; j < B; j++)
-        y[j] = r->x[j] / r->root[j];
+        y[j] = (r->x[j] + r->more[j]) / r->root[j];
     quant_search_row(r->q, r->type, y, r->weight, r->block, B);
     for (int at = 0; at < B; at += 8) {
         float v[8];
@@ -236,8 +237,8 @@ static void code_rows(struct quant_feedback *fb, struct quant_search *q,
 {
     const struct tile_kernels *k = tile_kernels(fb->isa);
     size_t bytes = (size_t)dtype_info((int)rows->type)->bytes;
-    float weight[B], x[B], y[B];
-    struct run run = { q, rows->type, f->u + (size_t)b * B * B, NULL, weight, NULL, x, y };
+    float weight[B], x[B], y[B], more[B];
+    struct run run = { q, rows->type, f->u + (size_t)b * B * B, NULL, weight, more, NULL, x, y };
     for (int i = 0; i < rows->n_row; i++) {
         const float *row = rows->x + (size_t)i * (size_t)fb->n + b * B;
         const float *root = run.root = rows->root + (size_t)i * rows->root_step + b * B;
@@ -245,6 +246,8 @@ static void code_rows(struct quant_feedback *fb, struct quant_search *q,
             weight[j] = f->gain[b * B + j] * root[j] * root[j];
         for (int j = 0; j < B; j++)
             x[j] = row[j] * root[j] + fb->shift[tile_at(QUANT_FEEDBACK_ROWS, i, j)];
+        for (int j = 0; j < B; j++)
+            more[j] = rows->factor ? row[j] * root[j] * (rows->factor[i] - 1) : 0;
         run.block = (uint8_t *)rows->dst + ((size_t)i * (size_t)(fb->n / B) + (size_t)b) * bytes;
         code_block(&run, k);
         for (int j = 0; j < B; j++)

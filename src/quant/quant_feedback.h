@@ -55,12 +55,13 @@ void quant_feedback_init(struct quant_feedback *b, float *mem, int n, unsigned i
 bool quant_has_feedback(enum dtype type);
 
 /* Rows to packed rows. root: sqrt(d[j]), all above zero, row i's n at i root_step (0: the same for
- * all rows); x: [n_row][n], n_row at most QUANT_FEEDBACK_ROWS. */
+ * all rows); x: [n_row][n], n_row at most QUANT_FEEDBACK_ROWS. factor: what is searched for is so
+ * many times x, errors still being of x, for rows that shall not become smaller; NULL: ones. */
 struct quant_rows {
     enum dtype type;
     const float *root;
     size_t root_step;
-    const float *x;
+    const float *x, *factor;
     int n_row;
     void *dst;
 };

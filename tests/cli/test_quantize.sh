@@ -67,4 +67,18 @@ check 'the same bytes' cmp "$work/whole.gguf" "$work/parts.gguf"
 check 'and a report' says 0 '^blk.2.ffn_gate_exps.weight  *IQ2_XXS  *0\.1' models/pebble \
     -o "$work/whole.gguf" -r "$work/little" --verify
 check 'it runs' "$dstar" run -m "$work/whole.gguf" --max-tokens 3 Birds
+
+# a file system of 4 MB of one's own
+mkdir "$work/small"
+small='mount -t tmpfs -o size=4m none "$1/small"'
+if unshare -rm sh -c "$small" sh "$work" 2>/dev/null; then
+    unshare -rm sh -c "$small"' && "$2" quantize models/pebble -o "$1/small/a.gguf" -r "$3"
+        echo "status $?"; ls -A "$1/small"' sh "$work" "$dstar" "$work/little" >"$work/said" 2>&1
+    check 'a small disk is seen first' grep -q 'a.gguf: needs [0-9]* bytes, its file system has' \
+        "$work/said"
+    check 'it fails and leaves nothing' test "$(tail -n 1 "$work/said")" = 'status 1'
+else
+    n=$((n + 1))
+    echo "ok $n - a small disk # SKIP no file system may be mounted here"
+fi
 echo "1..$n"

@@ -17,8 +17,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         for (size_t k = 0; k < COUNT_OF(shape); k++) {
             float mean[256];
             double n;
-            if (imatrix_check(m, i, shape[k][0], shape[k][1], NULL) == 0)
-                imatrix_read(m, i, shape[k][1] - 1, shape[k][0], mean, &n, NULL);
+            if (imatrix_check(m, i, shape[k][0], shape[k][1], NULL) < 0)
+                continue;
+            imatrix_read(m, i, shape[k][1] - 1, shape[k][0], mean, &n, NULL);
+            if (imatrix_has_values(m, i))
+                imatrix_read_values(m, i, shape[k][1] - 1, shape[k][0], mean, NULL);
         }
     }
     imatrix_close(m);

@@ -721,9 +721,9 @@ static void merge_bad(void **state)
     (void)state;
     static float mean[8] = { 1, 2, 3, 4, 5, 6, 7, 8 }, nan[8] = { 1, 2, 3, NAN, 5, 6, 7, 8 };
     static float count[2] = { 3, 4 };
-    struct imatrix_part good = { "blk.0.x.weight", 4, 2, mean, count };
-    struct imatrix_part other = { "blk.0.x.weight", 2, 2, mean, count };
-    struct imatrix_part none = { "blk.0.x.weight", 4, 2, nan, count };
+    struct imatrix_part good = { "blk.0.x.weight", 4, 2, mean, count, NULL };
+    struct imatrix_part other = { "blk.0.x.weight", 2, 2, mean, count, NULL };
+    struct imatrix_part none = { "blk.0.x.weight", 4, 2, nan, count, NULL };
     const struct imatrix_part *const part[3] = { &good, &other, &none };
     const char *const name[3] = { "good", "other", "nan" };
     struct buf b;

@@ -161,8 +161,8 @@ static inline void put_imatrix(const char *file, const struct imatrix_part *part
 enum { EXPERTS = 26, COLS = 256 };
 static float imp_mean[EXPERTS * COLS], imp_count[EXPERTS];
 static __attribute__((unused)) struct imatrix_part imp_part[2] = {
-    { "blk.2.ffn_gate_exps.weight", COLS, EXPERTS, imp_mean, imp_count },
-    { "blk.3.ffn_down_exps.weight", COLS, EXPERTS, imp_mean, imp_count },
+    { "blk.2.ffn_gate_exps.weight", COLS, EXPERTS, imp_mean, imp_count, NULL },
+    { "blk.3.ffn_down_exps.weight", COLS, EXPERTS, imp_mean, imp_count, NULL },
 };
 
 static inline void make_importances(float even)

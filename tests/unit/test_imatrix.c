@@ -14,9 +14,10 @@
 
 static const float mean[] = { 1, 2, .5f, 4, 0, 0, 0, 0, 3, .25f, 8, 1, 7, 6, 5, 4 };
 static const float count[] = { 4, 0, 512, 2 };
+static const float value[] = { -1, .5f, 0, 2, 0, 0, 0, 0, -.25f, .125f, -2, 1 };
 static const struct imatrix_part parts[] = {
-    { "blk.0.ffn_gate_exps.weight", 4, 3, mean, count },
-    { "output.weight", 4, 1, mean + 12, count + 3 },
+    { "blk.0.ffn_gate_exps.weight", 4, 3, mean, count, value },
+    { "output.weight", 4, 1, mean + 12, count + 3, NULL },
 };
 
 static void check(const struct imatrix *m, bool counted)
@@ -36,6 +37,11 @@ static void check(const struct imatrix *m, bool counted)
             assert_int_equal(imatrix_read(m, entry, i, 4, got, &n, &e), 0);
             assert_memory_equal(got, parts[p].mean + 4 * i, sizeof got);
             assert_true(n == (counted ? (double)parts[p].count[i] : -1));
+            assert_true(imatrix_has_values(m, entry) == (counted && p == 0));
+            if (!imatrix_has_values(m, entry))
+                continue;
+            assert_int_equal(imatrix_read_values(m, entry, i, 4, got, &e), 0);
+            assert_memory_equal(got, parts[p].value + 4 * i, sizeof got);
         }
     }
     assert_int_equal(imatrix_check(m, 0, 4, 2, &e), ERR_MISMATCH);
@@ -122,6 +128,8 @@ static void damaged(void **state)
                 assert_true(e.code != ERR_NONE && !strchr(e.text, '\n'));
             else if (imatrix_check(m, 0, 4, 3, &e) == 0)
                 imatrix_read(m, 0, 2, 4, got, &n, &e);
+            if (m && imatrix_check(m, 0, 4, 3, &e) == 0 && imatrix_has_values(m, 0))
+                imatrix_read_values(m, 0, 2, 4, got, &e);
             imatrix_close(m);
             b.data[i] ^= 0x55;
         }
@@ -138,11 +146,12 @@ static void bad_values(void **state)
         struct imatrix_part part;
         const char *text;
     } c[] = {
-        { { "a", 4, 1, bad, one }, "x: entry a, vector 0, value 1 is -1, expected a number of at "
-                                   "least 0" },
-        { { "a", 4, 1, inf, one }, "x: entry a, vector 0, value 3 is inf, expected a number of at "
-                                   "least 0" },
-        { { "a", 4, 1, mean, minus }, "x: entry a, count 0 is -1" },
+        { { "a", 4, 1, bad, one, NULL }, "x: entry a, vector 0, value 1 is -1, expected a number "
+                                         "of at least 0" },
+        { { "a", 4, 1, inf, one, NULL }, "x: entry a, vector 0, value 3 is inf, expected a number "
+                                         "of at least 0" },
+        { { "a", 4, 1, mean, minus, NULL }, "x: entry a, count 0 is -1" },
+        { { "a", 4, 1, mean, one, inf }, "x: entry a, vector 0, sum 3 is inf" },
     };
     for (size_t i = 0; i < COUNT_OF(c); i++) {
         struct buf b;
@@ -151,7 +160,10 @@ static void bad_values(void **state)
         double n;
         put_gguf_imatrix(&b, &c[i].part, 1);
         struct imatrix *m = parse(&b);
-        assert_int_equal(imatrix_read(m, 0, 0, 4, got, &n, &e), ERR_FORMAT);
+        int code = imatrix_read(m, 0, 0, 4, got, &n, &e);
+        if (code == 0)
+            code = imatrix_read_values(m, 0, 0, 4, got, &e);
+        assert_int_equal(code, ERR_FORMAT);
         assert_string_equal(e.text, c[i].text);
         imatrix_close(m);
         buf_release(&b);
@@ -187,6 +199,14 @@ static void other_files(void **state)
     put_tensor(&b, "a.in_sum2", 2, 8, 1, 0, 0);
     put_data(&b, 32, 32);
     refused(&b, "x: tensor a.counts is missing");
+    buf_release(&b);
+    put_head(&b, 3, 1);
+    put_kv_str(&b, "general.type", "imatrix");
+    put_tensor(&b, "a.in_sum2", 2, 8, 1, 0, 0);
+    put_tensor(&b, "a.counts", 2, 1, 1, 0, 32);
+    put_tensor(&b, "a.in_sum", 2, 4, 2, 0, 64);
+    put_data(&b, 32, 96);
+    refused(&b, "x: tensor a.in_sum is F32, 2 x 4, expected F32, 1 x 8");
     buf_release(&b);
     buf_init(&b, 100);
     buf_puts(&b, "A text, and nothing that could be an importance matrix.");

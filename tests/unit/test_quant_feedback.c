@@ -295,7 +295,7 @@ static void codes_as_defined(void **state)
     assert_true(factor(&s.f, s.mem, h, N, .1f, isa[0]));
     fill_weights(&s, 4);
     for (size_t t = 0; t < COUNT_OF(form); t++) {
-        struct quant_rows rows = { form[t].type, s.root, 0, s.x, ROWS, s.dst };
+        struct quant_rows rows = { form[t].type, s.root, 0, s.x, NULL, ROWS, s.dst };
         int n_bad = 0, n_all = 0;
         quant_feedback_rows(&s.b, search[0], &s.f, &rows);
         for (int i = 0; i < ROWS; i += 5, n_all += N)
@@ -304,7 +304,7 @@ static void codes_as_defined(void **state)
         assert_true(n_all > 0);
     }
     /* the errors that are kept are those of the bytes */
-    struct quant_rows rows = { DT_IQ2_XXS, s.root, 0, s.x, 31, s.dst };
+    struct quant_rows rows = { DT_IQ2_XXS, s.root, 0, s.x, NULL, 31, s.dst };
     quant_feedback_rows(&s.b, search[0], &s.f, &rows);
     double one = quant_feedback_loss(&s.b, h);
     quant_feedback_compare(&s.b, &rows);
@@ -323,6 +323,43 @@ static void codes_as_defined(void **state)
     }
     assert_true(fabs(one - sum) < 1e-4 * sum);
     free(r);
+    free(h);
+    setting_close(&s);
+    world_close(&w);
+}
+
+/* Rows that are searched for larger come out larger, and what is kept are the errors of x. */
+static void factors(void **state)
+{
+    (void)state;
+    enum { N = MAX_N };
+    struct world w;
+    struct setting s;
+    float larger[ROWS], y[N];
+    double common[2] = { 0 };
+    world_open(&w, N, 8, .8f);
+    setting_open(&s, N, isa[0]);
+    float *h = observe(&w, 1024, 1);
+    correlate(h, s.root, N, true);
+    assert_true(factor(&s.f, s.mem, h, N, .1f, isa[0]));
+    fill_weights(&s, 4);
+    for (int i = 0; i < ROWS; i++)
+        larger[i] = 1.1f;
+    for (int k = 0; k < 2; k++) {
+        struct quant_rows rows = { DT_IQ2_XXS, s.root, 0, s.x, k ? larger : NULL, ROWS, s.dst };
+        quant_feedback_rows(&s.b, search[0], &s.f, &rows);
+        double one = quant_feedback_loss(&s.b, h);
+        quant_feedback_compare(&s.b, &rows);
+        assert_true(fabs(one - quant_feedback_loss(&s.b, h)) < 1e-5 * one);
+        for (int i = 0; i < ROWS; i++) {
+            quant_decode(DT_IQ2_XXS, s.dst + (size_t)i * dtype_bytes(DT_IQ2_XXS, N), NULL, y, N);
+            for (int j = 0; j < N; j++) {
+                double d = (double)s.root[j] * (double)s.root[j];
+                common[k] += d * (double)y[j] * (double)s.x[i * N + j];
+            }
+        }
+    }
+    assert_true(common[1] > 1.05 * common[0] && common[1] < 1.11 * common[0]);
     free(h);
     setting_close(&s);
     world_close(&w);
@@ -350,7 +387,7 @@ static void two_columns(void **state)
     for (int i = 0; i < ROWS; i++) {
         s.x[i * N + A] = s.x[i * N + B] = .5f + 2 * (float)rng_unit(&r);
     }
-    struct quant_rows rows = { DT_Q2_K, s.root, 0, s.x, ROWS, s.dst };
+    struct quant_rows rows = { DT_Q2_K, s.root, 0, s.x, NULL, ROWS, s.dst };
     quant_feedback_rows(&s.b, search[0], &s.f, &rows);
     for (int i = 0; i < ROWS; i++) {
         const float *x = s.x + i * N;
@@ -385,7 +422,7 @@ static double gain(const struct world *w, enum dtype type, int n_token, float sh
     correlate(held, s.root, w->n, false);
     assert_true(factor(&s.f, s.mem, h, w->n, shrink, isa[0]));
     fill_weights(&s, 5);
-    struct quant_rows rows = { type, s.root, 0, s.x, ROWS, s.dst };
+    struct quant_rows rows = { type, s.root, 0, s.x, NULL, ROWS, s.dst };
     for (int j = 0; j < w->n; j++)
         weight[j] = s.root[j] * s.root[j];
     for (int i = 0; i < ROWS; i++)
@@ -456,7 +493,7 @@ static void same_bytes_everywhere(void **state)
             s.x[i] = (float)((int)(rng_next(&r) % 2001) - 1000 + (int)(rng_next(&r) % 2001) - 1000);
         assert_true(factor(&s.f, s.mem, h, N, .125f, isa[which]));
         for (size_t t = 0; t < COUNT_OF(want); t++) {
-            struct quant_rows rows = { want[t].type, s.root, 0, s.x, ROWS, s.dst };
+            struct quant_rows rows = { want[t].type, s.root, 0, s.x, NULL, ROWS, s.dst };
             quant_feedback_rows(&s.b, search[which], &s.f, &rows);
             uint64_t got = hash_of(s.dst, ROWS * dtype_bytes(want[t].type, N), 0);
             if (got != want[t].hash)
@@ -473,6 +510,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(factor_is_one),
         cmocka_unit_test(codes_as_defined),
+        cmocka_unit_test(factors),
         cmocka_unit_test(two_columns),
         cmocka_unit_test(what_is_gained),
         cmocka_unit_test(same_bytes_everywhere),

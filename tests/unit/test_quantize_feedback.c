@@ -15,9 +15,9 @@
     "* keep\n"
 
 static struct imatrix_part fed_part[3] = {
-    { "blk.2.ffn_gate_exps.weight", COLS, EXPERTS, imp_mean, imp_count },
-    { "blk.3.ffn_up_exps.weight", COLS, EXPERTS, imp_mean, imp_count },
-    { "blk.4.ffn_down_exps.weight", COLS, EXPERTS, imp_mean, imp_count },
+    { "blk.2.ffn_gate_exps.weight", COLS, EXPERTS, imp_mean, imp_count, NULL },
+    { "blk.3.ffn_up_exps.weight", COLS, EXPERTS, imp_mean, imp_count, NULL },
+    { "blk.4.ffn_down_exps.weight", COLS, EXPERTS, imp_mean, imp_count, NULL },
 };
 
 static double learn[COLS][COLS], held[COLS][COLS];

@@ -58,7 +58,7 @@ static void options(void **state)
     struct recipe r = parse("a IQ2_XXS weights=columns power=0.25 search=exact layers=0-3\n"
                             "b Q2_K\nc keep\nd drop\ne MXFP4 weights=none power=1\n"
                             "f Q2_K weights=imatrix search=fast ldlq=on\ng Q2_K ldlq=off "
-                            "gain=on");
+                            "gain=off\nh Q2_K mean=off");
     const struct recipe_rule *a = &r.rule[0];
     assert_true(a->type == DT_IQ2_XXS && a->weights == RECIPE_COLUMNS && a->power == .25f);
     assert_true(a->effort == QUANT_EXACT && a->first == 0 && a->last == 3);
@@ -67,7 +67,8 @@ static void options(void **state)
     assert_true(r.rule[4].weights == RECIPE_NONE && r.rule[4].power == 1);
     assert_true(r.rule[5].weights == RECIPE_IMATRIX && r.rule[5].ldlq == RECIPE_LDLQ_ON);
     assert_true(r.rule[4].ldlq == RECIPE_LDLQ_AUTO && r.rule[6].ldlq == RECIPE_LDLQ_OFF);
-    assert_true(r.rule[6].gain && !r.rule[5].gain);
+    assert_true(!r.rule[6].gain && r.rule[5].gain && r.rule[7].gain);
+    assert_true(r.rule[6].mean && r.rule[5].mean && !r.rule[7].mean && r.rule[1].power == 0);
     recipe_close(&r);
 }
 
@@ -82,9 +83,10 @@ static void wrong(void **state)
         { "a", "line 1: type is missing, expected one after the pattern" },
         { "\n\na Q9_K", "line 3: type is Q9_K, expected " },
         { "a q2_k", "line 1: type is q2_k, expected " },
-        { "a Q2_K fast", "option is fast, expected layers=, weights=, power=, search=, ldlq= or "
-                               "gain=" },
+        { "a Q2_K fast", "option is fast, expected layers=, weights=, power=, search=, ldlq=, "
+                               "gain= or mean=" },
         { "a Q2_K gain=1", "line 1: gain is 1, expected on or off" },
+        { "a Q2_K mean=", "line 1: mean is , expected on or off" },
         { "a Q2_K ldlq=yes", "line 1: ldlq is yes, expected auto, on or off" },
         { "a Q2_K seed=1", "line 1: option is seed, expected " },
         { "a Q2_K layers=4-3", "line 1: layers is 4-3, expected A-B with A <= B" },

@@ -61,14 +61,15 @@ def main():
     with open(sys.argv[1], "rb") as f:
         data = bytearray(f.read())
     for name, dims, at in tensors(data):
-        if not name.endswith(".in_sum2"):
+        stem, _, kind = name.rpartition(".")
+        if kind not in ("in_sum2", "in_sum"):
             continue
         cols, rest = dims[0], 1
         for d in dims[1:]:
             rest *= d
         for i in range(rest):
             row = list(struct.unpack_from("<%df" % cols, data, at + 4 * cols * i))
-            random.Random("%s %d" % (name, i)).shuffle(row)
+            random.Random("%s %d" % (stem, i)).shuffle(row)
             struct.pack_into("<%df" % cols, data, at + 4 * cols * i, *row)
     with open(sys.argv[2], "wb") as f:
         f.write(data)

@@ -216,6 +216,21 @@ static void test_integer_sums(void **state)
     }
 }
 
+static void same_tables(const struct product_in *p)
+{
+    struct op_case c = product_case(p, "the same on all");
+    struct result plain = run_case(&c, TABLE_PLAIN, 1, 0, c.n);
+    for (int table = TABLE_AVX2; table < TABLE_EXACT; table++) {
+        if (!table_exists((enum table)table))
+            continue;
+        struct result other = run_case(&c, (enum table)table, 2, 0, c.n);
+        same_result(&c, (enum table)table, "another instruction set", &plain, &other);
+        free_result(&c, &other);
+    }
+    free_result(&c, &plain);
+    drop_memory();
+}
+
 /* Rounded activations give the same bits on every instruction set. */
 static void test_same_on_all(void **state)
 {
@@ -225,18 +240,37 @@ static void test_same_on_all(void **state)
             continue;
         struct product_in p = { .w = random_weights(weight_types[t], 1024, 45) };
         p.x = random_tensor(1024, 135, FILL_EXTREME);
-        struct op_case c = product_case(&p, "the same on all");
-        struct result plain = run_case(&c, TABLE_PLAIN, 1, 0, c.n);
-        for (int table = TABLE_AVX2; table < TABLE_EXACT; table++) {
-            if (!table_exists((enum table)table))
-                continue;
-            struct result other = run_case(&c, (enum table)table, 2, 0, c.n);
-            same_result(&c, (enum table)table, "another instruction set", &plain, &other);
-            free_result(&c, &other);
-        }
-        free_result(&c, &plain);
-        drop_memory();
+        same_tables(&p);
     }
+}
+
+/* The same where sums are as large as they can be: weights of one code, activations of 127 and
+ * the weight's sign, or the other one. */
+static void test_same_at_limits(void **state)
+{
+    (void)state;
+    float *row = malloc(512 * sizeof *row);
+    assert_non_null(row);
+    for (size_t t = 0; t < COUNT_OF(weight_types); t++) {
+        enum dtype type = weight_types[t];
+        if (!rounds_activations(type))
+            continue;
+        struct product_in p = { .w = random_weights(type, 512, 256) };
+        for (int r = 0; r < 256; r++) {
+            memset(tensor_row(&p.w, r), r, p.w.pitch - 1);
+            for (int b = 0; b < 512 / dtype_info((int)type)->block; b++)
+                set_steps(type, (uint8_t *)tensor_row(&p.w, r) +
+                                    (size_t)b * (size_t)dtype_info((int)type)->bytes, 1, 1);
+        }
+        p.x = random_tensor(512, 128, FILL_ZERO);
+        for (int i = 0; i < 128; i++) {
+            tensor_decode(&p.w, 2 * i, row);
+            for (int k = 0; k < 512; k++)
+                tensor_f32(&p.x, i)[k] = (row[k] < 0) == (i % 2 == 0) ? -127 : 127;
+        }
+        same_tables(&p);
+    }
+    free(row);
 }
 
 /* ---- experts -------------------------------------------------------------------------------- */

@@ -1,8 +1,8 @@
 /* count_kernels.c - every hot kernel of the AVX2 table once, each under a name of its own, for
  * counting instructions with callgrind (tests/ops/count). Not a test by itself.
  *
- * Valgrind knows no AVX-512, so bands are not here. Inputs are counted, not random: the same
- * instructions every time. */
+ * Valgrind knows no AVX-512. Products are of 32 weight rows where they go through bands, else of
+ * four. Inputs are counted, not random: the same instructions every time. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <valgrind/callgrind.h>
@@ -41,35 +41,51 @@ static float *numbers(int n)
     return x;
 }
 
-/* Four rows of one type by n_x rows of activations. */
+/* What drivers would call for n_x rows of activations: a band, or a tile of four rows. */
+static void multiply(const struct product_kernel *kernel, const struct band *b)
+{
+    struct tile t = { .n_w = TILE_W, .n_x = b->n_x, .k = b->k };
+    memcpy(t.w, b->w, sizeof t.w);
+    memcpy(t.scale, b->scale, sizeof t.scale);
+    memcpy(t.x, b->x, (size_t)b->n_x * sizeof *t.x);
+    memcpy(t.out, b->out, (size_t)b->n_x * sizeof *t.out);
+    begin();
+    if (kernel->band && b->n_x >= kernel->band_x)
+        kernel->band(b);
+    else
+        kernel->tile(&t);
+}
+
+/* Rows of one type by n_x rows of activations. */
 static void product(const struct cpu *c, enum dtype type, int n_x)
 {
     struct product_kernel kernel = cpu_product_kernel(c, type, false);
-    struct tile t = { .n_w = TILE_W, .n_x = n_x, .k = K };
+    const void *in[N_X];
+    float *to[N_X];
+    struct band b = { .x = in, .out = to, .n_w = BAND_W, .n_x = n_x, .k = K };
     struct quant_random q = { .type = type, .key = 2 };
     size_t row = dtype_bytes(type, K);
     size_t block = type == DT_FP4 ? 32 : (size_t)dtype_info((int)type)->block;
-    uint8_t *w = memory(TILE_W * row), *scale = memory(K / 32);
-    float *out = memory(N_X * TILE_W * sizeof *out);
+    uint8_t *w = memory(BAND_W * row), *scale = memory(K / 32);
+    float *out = memory(N_X * BAND_W * sizeof *out);
     char name[64];
     q.shift = quant_random_shift(type, 1.0 / 64);
-    quant_random(&q, 0, TILE_W * K / block, w);
+    quant_random(&q, 0, BAND_W * K / block, w);
     memset(scale, 120, K / 32);
-    for (int j = 0; j < TILE_W; j++) {
-        t.w[j] = w + (size_t)j * row;
-        t.scale[j] = scale;
+    for (int j = 0; j < BAND_W; j++) {
+        b.w[j] = w + (size_t)j * row;
+        b.scale[j] = scale;
     }
     for (int i = 0; i < n_x; i++) {
         float *x = numbers(K);
         uint8_t *packed = memory(act_bytes(kernel.form, K) + 64);
         if (kernel.form != ACT_F32)
             c->k.pack[kernel.form](x, packed, K);
-        t.x[i] = kernel.form == ACT_F32 ? (void *)x : packed;
-        t.out[i] = out + i * TILE_W;
+        in[i] = kernel.form == ACT_F32 ? (void *)x : packed;
+        to[i] = out + i * BAND_W;
     }
     snprintf(name, sizeof name, "product_%s_%d", dtype_name((int)type), n_x);
-    begin();
-    kernel.tile(&t);
+    multiply(&kernel, &b);
     end(name);
 }
 

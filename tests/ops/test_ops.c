@@ -20,6 +20,7 @@ int main(int argc, char **argv)
         OP(matmul_grouped),
         OP(integer_sums),
         OP(same_on_all),
+        OP(same_at_limits),
         OP(swiglu),
         OP(add),
         OP(rope),

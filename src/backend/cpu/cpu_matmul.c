@@ -153,7 +153,7 @@ int cpu_slab_rows(const struct cpu *c, const struct tensor *w, int rows, int n_x
     size_t fit = SLAB_BYTES / dtype_bytes(w->type, (size_t)w->cols);
     int fair = rows / (4 * pool_size(c->pool));
     int n = MIN((int)MIN(fit, 4096), fair);
-    if (fair >= BAND_W && c->k.product[TYPE_SLOT(w->type)].few) {
+    if (fair >= BAND_W && c->k.product[TYPE_SLOT(w->type)].band) {
         int most = n_x > BAND_X ? MIN(MANY_ROWS, fair) : n;
         return MAX(BAND_W, most / BAND_W * BAND_W);
     }

@@ -72,6 +72,18 @@ static ALWAYS_INLINE __m128 e8m0_half(__m128i e)
     return _mm_mul_ps(_mm_castsi128_ps(bits), _mm_set1_ps(.5f));
 }
 
+/* The same in eight lanes. */
+static ALWAYS_INLINE __m256 e8m0_half_8(__m256i e)
+{
+    __m256i bits = _mm256_slli_epi32(e, 23);
+    __m256i least = _mm256_and_si256(_mm256_cmpeq_epi32(e, _mm256_setzero_si256()),
+                                     _mm256_set1_epi32(0x400000));
+    __m256i nan = _mm256_and_si256(_mm256_cmpeq_epi32(e, _mm256_set1_epi32(255)),
+                                   _mm256_set1_epi32(0x7fc00000));
+    bits = _mm256_or_si256(bits, _mm256_or_si256(least, nan));
+    return _mm256_mul_ps(_mm256_castsi256_ps(bits), _mm256_set1_ps(.5f));
+}
+
 /* The first n of four results to their places. */
 static ALWAYS_INLINE void put_4(float *out, __m128 v, int n)
 {
@@ -88,6 +100,8 @@ static ALWAYS_INLINE void put_4(float *out, __m128 v, int n)
 void cpu_pack_avx2(struct cpu_kernels *k);
 void cpu_q32_avx2(struct cpu_kernels *k);
 void cpu_q256_avx2(struct cpu_kernels *k);
+void cpu_band32_avx2(struct cpu_kernels *k);
+void cpu_band256_avx2(struct cpu_kernels *k);
 void cpu_index_avx2(struct cpu_kernels *k);
 
 #endif

@@ -437,6 +437,8 @@ void cpu_kernels_avx2(struct cpu_kernels *k)
     cpu_pack_avx2(k);
     cpu_q32_avx2(k);
     cpu_q256_avx2(k);
+    cpu_band32_avx2(k);
+    cpu_band256_avx2(k);
     cpu_index_avx2(k);
     k->product[DT_F32].tile = tile_f32;
     k->product[DT_F16].tile = tile_f16;

@@ -1,19 +1,17 @@
-/* q256_avx2.c - products with weights in blocks of 256: Q2_K, Q4_K, IQ2_XXS.
+/* q256_avx2.c - one activation row, and for IQ2_XXS two, times weights in blocks of 256: Q2_K,
+ * Q4_K, IQ2_XXS. More rows go through bands.
  *
- * A block of four rows is unpacked to unsigned bytes and 16-bit scales, then multiplied by every
- * activation row: the unpacking is paid once. Scales are applied by the instruction that adds
- * pairs anyway. Signed weights become unsigned by an offset of 43, the largest magnitude; what
- * it adds is taken away through the sums of the activations, exactly. */
+ * Four weight rows at a time: their four integer sums fill one vector, and one multiply-add
+ * applies four steps. Scales are applied by the instruction that adds pairs anyway. */
 #include "avx2_impl.h"
 
 #include "half.h"
-#include "iq_tables.h"
+#include "iq2_avx2_impl.h"
 
 /* What a row's block needs before its eight groups of 32 can be taken one by one. */
 struct block {
     const uint8_t *src;
     __m256i part[2]; /* the type's own */
-    uint32_t sign[8], scale[8];
     __m256i min; /* 16 factors of the activations' 16 sums */
     float d, dmin;
 };
@@ -30,7 +28,6 @@ struct format {
     open_fn *open;
     take_fn *take;
     size_t bytes;
-    bool has_min;
 };
 
 static ALWAYS_INLINE __m256i add_group(__m256i sum, struct group w, const __m256i *x)
@@ -42,18 +39,14 @@ static ALWAYS_INLINE __m256i add_group(__m256i sum, struct group w, const __m256
 /* acc plus the sums of four rows, still lane by lane, with their steps and minima; x_sum, dx: of
  * the same block of activations. */
 static ALWAYS_INLINE __m128 add_sums(const struct block *w, const __m256i sum[TILE_W],
-                                     __m256i x_sum, __m128 dx, bool has_min, __m128 acc)
+                                     __m256i x_sum, __m128 dx, __m128 acc)
 {
     __m128 d = _mm_mul_ps(_mm_setr_ps(w[0].d, w[1].d, w[2].d, w[3].d), dx);
-    __m256i min[TILE_W], s[TILE_W];
-    UNROLL for (int j = 0; j < TILE_W; j++) {
-        min[j] = _mm256_madd_epi16(w[j].min, x_sum);
-        s[j] = has_min ? sum[j] : _mm256_sub_epi32(sum[j], min[j]); /* the offset */
-    }
-    acc = _mm_fmadd_ps(d, _mm_cvtepi32_ps(sum_4x8(s[0], s[1], s[2], s[3])), acc);
-    if (!has_min)
-        return acc;
     __m128 dmin = _mm_mul_ps(_mm_setr_ps(w[0].dmin, w[1].dmin, w[2].dmin, w[3].dmin), dx);
+    __m256i min[TILE_W];
+    UNROLL for (int j = 0; j < TILE_W; j++)
+        min[j] = _mm256_madd_epi16(w[j].min, x_sum);
+    acc = _mm_fmadd_ps(d, _mm_cvtepi32_ps(sum_4x8(sum[0], sum[1], sum[2], sum[3])), acc);
     return _mm_fnmadd_ps(dmin, _mm_cvtepi32_ps(sum_4x8(min[0], min[1], min[2], min[3])), acc);
 }
 
@@ -93,86 +86,26 @@ static ALWAYS_INLINE __m256i dot_taken(const struct block *w, struct format f, c
     return sum;
 }
 
-/* One activation row: groups go from unpacking straight into the sums. */
-static ALWAYS_INLINE void tile_one(const struct tile *t, struct format f)
+/* Groups go from unpacking straight into the sums. */
+static ALWAYS_INLINE void tile_one(const struct tile *t, int i, struct format f)
 {
     __m128 acc = _mm_setzero_ps();
     for (int b = 0; b < t->k / 256; b++) {
-        const __m256i *x = x_block(t, 0, b);
+        const __m256i *x = x_block(t, i, b);
         struct block w[TILE_W];
         open_blocks(t, f, b, w);
         __m256i sum[TILE_W];
         UNROLL for (int j = 0; j < TILE_W; j++)
             sum[j] = dot_taken(&w[j], f, x);
-        acc = add_sums(w, sum, x_sums(t, 0, b), x_step(t, 0, b), f.has_min, acc);
+        acc = add_sums(w, sum, x_sums(t, i, b), x_step(t, i, b), acc);
     }
-    put_4(t->out[0] + t->at, acc, t->n_w);
-}
-
-/* Blocks number `at` of four rows in memory, a group of 32 columns after the other. */
-struct four {
-    struct block w[TILE_W];
-    struct group g[8][TILE_W];
-    int at;
-};
-
-/* Sums of four rows with n_x activation rows, lane by lane: what is loaded is used for all, since
- * loads are the scarcest. */
-static ALWAYS_INLINE void dot_four(__m256i sum[][TILE_W], const struct four *w,
-                                   const __m256i *const *x, int n_x)
-{
-    UNROLL for (int i = 0; i < n_x; i++)
-        UNROLL for (int j = 0; j < TILE_W; j++)
-            sum[i][j] = _mm256_setzero_si256();
-    for (int g = 0; g < 8; g++)
-        UNROLL for (int j = 0; j < TILE_W; j++)
-            UNROLL for (int i = 0; i < n_x; i++)
-                sum[i][j] = add_group(sum[i][j], w->g[g][j], x[i] + g);
-}
-
-/* Activation rows i .. i+n_x-1. */
-static ALWAYS_INLINE void add_rows(const struct tile *t, int i, int n_x, const struct four *w,
-                                   bool has_min, __m128 *acc)
-{
-    __m256i sum[2][TILE_W];
-    const __m256i *x[2];
-    UNROLL for (int e = 0; e < n_x; e++)
-        x[e] = x_block(t, i + e, w->at);
-    dot_four(sum, w, x, n_x);
-    UNROLL for (int e = 0; e < n_x; e++)
-        acc[i + e] = add_sums(w->w, sum[e], x_sums(t, i + e, w->at), x_step(t, i + e, w->at),
-                              has_min, acc[i + e]);
-}
-
-/* Several: the four blocks are unpacked to memory first. */
-static ALWAYS_INLINE void tile_many(const struct tile *t, struct format f)
-{
-    __m128 acc[TILE_X];
-    for (int i = 0; i < t->n_x; i++)
-        acc[i] = _mm_setzero_ps();
-    for (int b = 0; b < t->k / 256; b++) {
-        struct four w;
-        w.at = b;
-        open_blocks(t, f, b, w.w);
-        UNROLL for (int j = 0; j < TILE_W; j++)
-            UNROLL for (int g = 0; g < 8; g++)
-                f.take(&w.g[g][j], &w.w[j], g);
-        int i = 0;
-        for (; i + 1 < t->n_x; i += 2)
-            add_rows(t, i, 2, &w, f.has_min, acc);
-        if (i < t->n_x)
-            add_rows(t, i, 1, &w, f.has_min, acc);
-    }
-    for (int i = 0; i < t->n_x; i++)
-        put_4(t->out[i] + t->at, acc[i], t->n_w);
+    put_4(t->out[i] + t->at, acc, t->n_w);
 }
 
 static ALWAYS_INLINE void tile_q256(const struct tile *t, struct format f)
 {
-    if (t->n_x == 1)
-        tile_one(t, f);
-    else
-        tile_many(t, f);
+    for (int i = 0; i < t->n_x; i++)
+        tile_one(t, i, f);
 }
 
 static ALWAYS_INLINE float f16_of(const uint8_t *p)
@@ -209,7 +142,7 @@ static ALWAYS_INLINE void take_q2_k(struct group *to, const struct block *b, int
 
 static void tile_q2_k(const struct tile *t)
 {
-    tile_q256(t, (struct format){ open_q2_k, take_q2_k, 84, true });
+    tile_q256(t, (struct format){ open_q2_k, take_q2_k, 84 });
 }
 
 static ALWAYS_INLINE void open_q4_k(struct block *b, const uint8_t *src)
@@ -236,63 +169,87 @@ static ALWAYS_INLINE void take_q4_k(struct group *to, const struct block *b, int
 
 static void tile_q4_k(const struct tile *t)
 {
-    tile_q256(t, (struct format){ open_q4_k, take_q4_k, 144, true });
+    tile_q256(t, (struct format){ open_q4_k, take_q4_k, 144 });
 }
 
-/* The 28 sign bits of eight groups to 32 bytes: fields of seven, and their parity on top. */
-static ALWAYS_INLINE __m256i sign_bytes(__m256i rest)
-{
-    const __m256i parity = _mm256_broadcastsi128_si256(_mm_setr_epi8(
-        0, -128, -128, 0, -128, 0, 0, -128, -128, 0, 0, -128, 0, -128, -128, 0));
-    __m256i f = _mm256_and_si256(rest, _mm256_set1_epi32(0x7f));
-    f = _mm256_or_si256(f, _mm256_and_si256(_mm256_slli_epi32(rest, 1), _mm256_set1_epi32(0x7f00)));
-    f = _mm256_or_si256(f,
-                        _mm256_and_si256(_mm256_slli_epi32(rest, 2), _mm256_set1_epi32(0x7f0000)));
-    f = _mm256_or_si256(
-        f, _mm256_and_si256(_mm256_slli_epi32(rest, 3), _mm256_set1_epi32(0x7f000000)));
-    __m256i fold = _mm256_and_si256(_mm256_xor_si256(f, _mm256_srli_epi16(f, 4)),
-                                    _mm256_set1_epi8(15));
-    return _mm256_or_si256(f, _mm256_shuffle_epi8(parity, fold));
-}
+/* Signs go to the activations, whose negatives four weight rows share. */
+struct iq2_block {
+    struct iq2_signs signs;
+    uint32_t scale[8]; /* in both halves */
+};
 
-static ALWAYS_INLINE void open_iq2_xxs(struct block *b, const uint8_t *src)
+static ALWAYS_INLINE float open_iq2_xxs(struct iq2_block *to, const uint8_t *src)
 {
-    __m256i lo = _mm256_loadu_si256((const __m256i *)(src + 2));
-    __m256i hi = _mm256_loadu_si256((const __m256i *)(src + 34));
-    __m256i odd = _mm256_castps_si256(
-        _mm256_shuffle_ps(_mm256_castsi256_ps(lo), _mm256_castsi256_ps(hi), 0xdd));
-    __m256i rest = _mm256_permute4x64_epi64(odd, 0xd8); /* the second word of every group */
-    __m256i n = _mm256_srli_epi32(rest, 28);
+    __m256i n = _mm256_srli_epi32(iq2_rest(src), 28);
     __m256i scale = _mm256_or_si256(_mm256_add_epi32(n, n), _mm256_set1_epi32(1));
     scale = _mm256_or_si256(scale, _mm256_slli_epi32(scale, 16));
-    _mm256_storeu_si256((__m256i *)b->sign, sign_bytes(rest));
-    _mm256_storeu_si256((__m256i *)b->scale, scale);
-    b->src = src + 2;
-    b->min = _mm256_mullo_epi16(scale, _mm256_set1_epi16(43)); /* a scale serves two sums of 16 */
-    b->d = f16_of(src) * .125f;
+    to->signs = iq2_signs_of(src);
+    _mm256_storeu_si256((__m256i *)to->scale, scale);
+    __asm__("" : "+m"(to->scale));
+    return f16_of(src) * .125f;
 }
 
-static ALWAYS_INLINE void take_iq2_xxs(struct group *to, const struct block *b, int g)
+/* What is unpacked serves n_x activation rows, 1 or 2. */
+static ALWAYS_INLINE void dot_iq2_xxs(__m256i sum[][TILE_W], const struct iq2_block *w,
+                                      const uint8_t *const *src, const __m256i *const *x, int n_x)
 {
-    const __m256i byte_of = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2,
-                                             2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
-    const __m256i bit_of = _mm256_set1_epi64x((long long)0x8040201008040201);
-    uint32_t index;
-    memcpy(&index, b->src + 8 * g, 4);
-    __m256i size = _mm256_set_epi64x(
-        (long long)iq2_xxs_grid[index >> 24], (long long)iq2_xxs_grid[index >> 16 & 255],
-        (long long)iq2_xxs_grid[index >> 8 & 255], (long long)iq2_xxs_grid[index & 255]);
-    __m256i s = _mm256_shuffle_epi8(_mm256_set1_epi32((int)b->sign[g]), byte_of);
-    __m256i minus = _mm256_cmpeq_epi8(_mm256_and_si256(s, bit_of), bit_of);
-    /* -x is ~x + 1; 43 is added in the same step. */
-    __m256i q = _mm256_add_epi8(_mm256_xor_si256(size, minus),
-                                _mm256_sub_epi8(_mm256_set1_epi8(43), minus));
-    *to = (struct group){ q, _mm256_set1_epi32((int)b->scale[g]) };
+    UNROLL for (int i = 0; i < n_x; i++)
+        UNROLL for (int j = 0; j < TILE_W; j++)
+            sum[i][j] = _mm256_setzero_si256();
+    UNROLL for (int g = 0; g < 8; g++) {
+        __m256i plus[2], minus[2];
+        UNROLL for (int i = 0; i < n_x; i++) {
+            plus[i] = _mm256_loadu_si256(x[i] + g);
+            minus[i] = _mm256_sub_epi8(_mm256_setzero_si256(), plus[i]);
+        }
+        UNROLL for (int j = 0; j < TILE_W; j++) {
+            __m256i size = iq2_size(src[j], g), sign = iq2_sign(&w[j].signs, g);
+            __m256i scale = _mm256_set1_epi32((int)w[j].scale[g]);
+            UNROLL for (int i = 0; i < n_x; i++) {
+                __m256i v = _mm256_blendv_epi8(plus[i], minus[i], sign);
+                __m256i pairs = _mm256_maddubs_epi16(size, v);
+                sum[i][j] = _mm256_add_epi32(sum[i][j], _mm256_madd_epi16(pairs, scale));
+            }
+        }
+    }
+}
+
+/* Activation rows i .. i+n_x-1. */
+static ALWAYS_INLINE void rows_iq2_xxs(const struct tile *t, int i, int n_x)
+{
+    __m128 acc[2] = { _mm_setzero_ps(), _mm_setzero_ps() };
+    for (int b = 0; b < t->k / 256; b++) {
+        const uint8_t *src[TILE_W];
+        const __m256i *x[2];
+        struct iq2_block w[TILE_W];
+        __m256i s[2][TILE_W];
+        float d[TILE_W];
+        UNROLL for (int j = 0; j < TILE_W; j++) {
+            src[j] = t->w[j] + (size_t)b * 66;
+            d[j] = open_iq2_xxs(&w[j], src[j]);
+            fetch_ahead(t, j, (size_t)b * 66);
+            fetch_ahead(t, j, (size_t)b * 66 + 64);
+        }
+        UNROLL for (int e = 0; e < n_x; e++)
+            x[e] = x_block(t, i + e, b);
+        dot_iq2_xxs(s, w, src, x, n_x);
+        UNROLL for (int e = 0; e < n_x; e++) {
+            __m128 step = _mm_mul_ps(_mm_setr_ps(d[0], d[1], d[2], d[3]), x_step(t, i + e, b));
+            __m128i sum = sum_4x8(s[e][0], s[e][1], s[e][2], s[e][3]);
+            acc[e] = _mm_fmadd_ps(step, _mm_cvtepi32_ps(sum), acc[e]);
+        }
+    }
+    UNROLL for (int e = 0; e < n_x; e++)
+        put_4(t->out[i + e] + t->at, acc[e], t->n_w);
 }
 
 static void tile_iq2_xxs(const struct tile *t)
 {
-    tile_q256(t, (struct format){ open_iq2_xxs, take_iq2_xxs, 66, false });
+    int i = 0;
+    for (; i + 1 < t->n_x; i += 2)
+        rows_iq2_xxs(t, i, 2);
+    if (i < t->n_x)
+        rows_iq2_xxs(t, i, 1);
 }
 
 void cpu_q256_avx2(struct cpu_kernels *k)

@@ -152,12 +152,10 @@ static ALWAYS_INLINE __m128 add_last(const struct tile *t, int i, int b, __m256i
     return _mm_fmadd_ps(step, _mm_cvtepi32_ps(s), acc);
 }
 
-static ALWAYS_INLINE void tile_4(const struct tile *t, struct format_4 f, int n_x)
+static ALWAYS_INLINE void tile_4(const struct tile *t, int i, struct format_4 f)
 {
-    __m128 acc[TILE_X];
+    __m128 acc = _mm_setzero_ps();
     int n_block = t->k / 32;
-    for (int i = 0; i < n_x; i++)
-        acc[i] = _mm_setzero_ps();
     for (int b = 0; b < n_block; b += 2) {
         __m256i w[TILE_W][2];
         int next = MIN(b + 1, n_block - 1);
@@ -166,23 +164,16 @@ static ALWAYS_INLINE void tile_4(const struct tile *t, struct format_4 f, int n_
             fetch_ahead(t, j, (size_t)b * f.bytes);
         }
         __m256 d = _mm256_set_m128(f.step(t, next), f.step(t, b));
-        if (next > b)
-            for (int i = 0; i < n_x; i++)
-                acc[i] = add_pair(t, i, b, w, d, acc[i]);
-        else
-            for (int i = 0; i < n_x; i++)
-                acc[i] = add_last(t, i, b, w, d, acc[i]);
+        acc = next > b ? add_pair(t, i, b, w, d, acc) : add_last(t, i, b, w, d, acc);
     }
-    for (int i = 0; i < n_x; i++)
-        put_4(t->out[i] + t->at, acc[i], t->n_w);
+    put_4(t->out[i] + t->at, acc, t->n_w);
 }
 
+/* More than one activation row go through bands. */
 static ALWAYS_INLINE void tile_4_any(const struct tile *t, struct format_4 f)
 {
-    if (t->n_x == 1)
-        tile_4(t, f, 1);
-    else
-        tile_4(t, f, t->n_x);
+    for (int i = 0; i < t->n_x; i++)
+        tile_4(t, i, f);
 }
 
 static ALWAYS_INLINE __m256i e2m1_lifted(__m256i code)

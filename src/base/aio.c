@@ -86,7 +86,6 @@ static int open_file(struct aio_file *f, const char *path, struct err *e)
         return err_set(e, ERR_IO, "%s: is not a regular file", path);
     f->size = st.st_size;
     f->mtime_ns = time_ns(st.st_mtim);
-    f->ctime_ns = time_ns(st.st_ctim);
     return 0;
 }
 
@@ -179,7 +178,7 @@ int aio_check_files(const struct aio *a, struct err *e)
         if (st.st_size != f->size)
             return err_set(e, ERR_IO, "%s: has %lld bytes now, had %lld when it was opened",
                            f->path, (long long)st.st_size, (long long)f->size);
-        if (time_ns(st.st_mtim) != f->mtime_ns || time_ns(st.st_ctim) != f->ctime_ns)
+        if (time_ns(st.st_mtim) != f->mtime_ns)
             return err_set(e, ERR_IO, "%s: was changed while it is in use", f->path);
     }
     return 0;

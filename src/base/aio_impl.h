@@ -7,7 +7,8 @@
 struct aio_file {
     char *path;
     int direct, buffered; /* descriptors; direct -1: not on this path */
-    int64_t size, mtime_ns, ctime_ns;
+    int64_t size, mtime_ns; /* the time of change of the inode would tell of renaming, too,
+                               which harms nobody */
 };
 
 /* A read under way, at one place from start to completion. */

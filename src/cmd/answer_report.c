@@ -86,6 +86,9 @@ static json_t *flow_of_answer(const struct answer *a, dstar_engine *engine)
 void answer_print_flow(const struct answer *a, dstar_engine *engine)
 {
     json_t *flow = flow_of_answer(a, engine);
+    json_object_set_new(flow, "first_token_s", rounded(a->took.first_token_s));
+    json_object_set_new(flow, "token_p95_s", rounded(answer_token_s(a, 0.95)));
+    json_object_set_new(flow, "token_p99_s", rounded(answer_token_s(a, 0.99)));
     char *text = json_dumps(flow, JSON_COMPACT | JSON_REAL_PRECISION(9));
     fprintf(stderr, "%s\n", text ? text : "null");
     free(text);

@@ -477,6 +477,13 @@ static void test_truncated_file(void **state)
     }
 }
 
+static void must_be_unchanged(struct bench *b)
+{
+    struct err e = { 0 };
+    if (expert_reads_check(b->r, &e) < 0)
+        fail_msg("%s", e.text);
+}
+
 static void test_changed_file(void **state)
 {
     (void)state;
@@ -486,6 +493,7 @@ static void test_changed_file(void **state)
     char other[512];
     snprintf(other, sizeof other, "%s", scratch_file(&dir, "other"));
     assert_int_equal(rename(other, b->path), 0); /* the open file is still the old one */
+    must_be_unchanged(b);
     start(b, 0, 0, 1, EXPERT_DEMAND);
     finish(b);
     assert_loaded(b, 0);

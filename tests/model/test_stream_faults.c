@@ -84,13 +84,17 @@ static int read_all(struct session *s, struct err *e)
     return 0;
 }
 
-/* One token after another, until it fails or n are written. */
+/* One token after another, until it fails or n are written; where the model would end its turn, it
+ * gets another word. */
 static int write_some(struct session *s, int n, struct err *e)
 {
     *e = (struct err){ 0 };
     for (int i = 0; i < n; i++) {
         int32_t id;
-        TRY(session_next(s, &id, e));
+        int more = session_next(s, &id, e);
+        TRY(more);
+        if (more == 0)
+            TRY(session_append(s, &text[s->n_all % N_TOK], 1, e));
     }
     return 0;
 }

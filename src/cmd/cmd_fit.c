@@ -22,7 +22,8 @@ struct fit_opts {
     struct engine_opts model;
     struct opt_ints budgets;
     double drive;
-    const char *svg;
+    const char *svg, *measured;
+    struct fit_measured seen;
     bool json;
 };
 
@@ -34,6 +35,8 @@ static const struct opt options[] = {
     { "drive", 0, OPT_REAL, "GB/S", AT(drive), 0, 1e6, "0",
       "what a drive gives in a second; 0: measure the one that the model is on" },
     { "svg", 0, OPT_TEXT, "FILE", AT(svg), 0, 0, NULL, "write a picture" },
+    { "measured", 0, OPT_TEXT, "GB:TOK/S,...", AT(measured), 0, 0, NULL,
+      "tokens a second that were measured, to be drawn into the picture" },
     { "json", 0, OPT_FLAG, NULL, AT(json), 0, 0, NULL, "print one JSON object" },
 };
 
@@ -107,12 +110,32 @@ static void print_json(const struct fit *f, const char *name)
     json_decref(root);
 }
 
-static int write_svg(const struct fit *f, const char *name, const char *path, struct err *e)
+/* "4:3.1,8:4.2" */
+static bool parse_measured(struct fit_measured *m, const char *text)
 {
+    char *end;
+    for (; *text; text = *end ? end + 1 : end) {
+        if (m->n == FIT_MOST)
+            return false;
+        m->point[m->n].memory = strtod(text, &end) * 1e9;
+        if (*end != ':')
+            return false;
+        m->point[m->n].tok_s = strtod(end + 1, &end);
+        if ((*end && *end != ',') || !(m->point[m->n].memory > 0 && m->point[m->n].tok_s > 0))
+            return false;
+        m->n++;
+    }
+    return true;
+}
+
+static int write_svg(const struct fit *f, const struct fit_opts *o, const char *name,
+                     struct err *e)
+{
+    const char *path = o->svg;
     struct buf svg;
     struct file_out out;
     buf_init(&svg, MOST_SVG_BYTES);
-    fit_plot(&svg, f, name);
+    fit_plot(&svg, f, &o->seen, name);
     int code = svg.failed ? err_set(e, ERR_NO_MEMORY, "%s: out of memory", path)
                           : file_out_open(&out, path, e);
     if (code == 0) {
@@ -136,7 +159,7 @@ static int show(dstar_engine *engine, const struct fit_opts *o)
     if (code == 0)
         (o->json ? print_json : print_table)(&f, name);
     if (code == 0 && o->svg)
-        code = write_svg(&f, name, o->svg, &e);
+        code = write_svg(&f, o, name, &e);
     if (code < 0)
         term_error("%s", e.text);
     return code < 0 ? EXIT_ERROR : EXIT_DONE;
@@ -154,6 +177,9 @@ int cmd_fit(const struct command *command, int n, char **arg)
         return status;
     if (words.n > 0)
         return opts_wrong(command, "found \"%s\", expected options alone", words.word[0]);
+    if (o.measured && !parse_measured(&o.seen, o.measured))
+        return opts_wrong(command, "--measured: found \"%s\", expected such as 8:4.2,16:4.8",
+                          o.measured);
     o.model.part = DSTAR_PLAN;
     status = engine_start(&engine, &o.model);
     if (status == 0)

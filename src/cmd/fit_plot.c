@@ -81,6 +81,18 @@ static void add_curves(struct buf *out, const struct axes *a, const struct fit *
     }
 }
 
+static void add_measured(struct buf *out, const struct axes *a, const struct fit_measured *m)
+{
+    for (int i = 0; i < m->n; i++)
+        buf_printf(out, "<circle class=\"real\" cx=\"%.1f\" cy=\"%.1f\" r=\"5\"><title>%.4g GB: "
+                   "%.3g tokens a second, measured</title></circle>\n",
+                   at_x(a, m->point[i].memory), at_y(a, m->point[i].tok_s),
+                   m->point[i].memory / 1e9, m->point[i].tok_s);
+    if (m->n > 0)
+        buf_printf(out, "<circle class=\"real\" cx=\"%d\" cy=\"%d\" r=\"5\"/><text x=\"%d\" "
+                   "y=\"%d\">measured</text>\n", LEFT + 16, TOP + 12, LEFT + 28, TOP + 16);
+}
+
 /* Names of files may hold what means something here. */
 static void add_text(struct buf *out, const char *text)
 {
@@ -92,13 +104,18 @@ static void add_text(struct buf *out, const char *text)
     }
 }
 
-void fit_plot(struct buf *out, const struct fit *f, const char *title)
+void fit_plot(struct buf *out, const struct fit *f, const struct fit_measured *m,
+              const char *title)
 {
     struct axes a = { .most_x = 1e-3, .most_y = 1e-9 };
     for (int i = 0; i < f->n; i++) {
         if (is_shown(f, &f->point[i]))
             a.most_x = MAX(a.most_x, f->point[i].memory);
         a.most_y = MAX(a.most_y, f->point[i].tok_s_high);
+    }
+    for (int i = 0; i < m->n; i++) {
+        a.most_x = MAX(a.most_x, m->point[i].memory);
+        a.most_y = MAX(a.most_y, m->point[i].tok_s);
     }
     a.step_x = step_of(a.most_x / 1e9) * 1e9;
     a.step_y = step_of(a.most_y);
@@ -108,7 +125,7 @@ void fit_plot(struct buf *out, const struct fit *f, const char *title)
                "<style>text { font: 12px sans-serif; fill: #444 }\n"
                ".grid { stroke: #8884; fill: none } .band { fill: #3b82f633 }\n"
                ".line { stroke: #3b82f6; fill: none; stroke-width: 2 } .dot { fill: #3b82f6 }\n"
-               ".here { fill: #f97316 }\n"
+               ".here { fill: #f97316 } .real { fill: none; stroke: #f97316; stroke-width: 2 }\n"
                "@media (prefers-color-scheme: dark) { text { fill: #ccc } }</style>\n"
                "<text x=\"%d\" y=\"20\">", WIDTH, HEIGHT, LEFT);
     add_text(out, title);
@@ -116,5 +133,6 @@ void fit_plot(struct buf *out, const struct fit *f, const char *title)
                f->memory_bytes_per_s / 1e9);
     add_axes(out, &a);
     add_curves(out, &a, f);
+    add_measured(out, &a, m);
     buf_puts(out, "</svg>\n");
 }

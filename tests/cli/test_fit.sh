@@ -48,6 +48,10 @@ check 'fit: the table' says 'GB that stay in memory' "$dstar" fit -m $model --dr
 check 'fit: JSON' holds '"drive_bytes_per_s": [0-9.]*[1-9]' \
     "$dstar" fit -m $model --json --svg "$work/fit.svg"
 check 'fit: the picture' holds '<circle class="dot" cx="[0-9.]+" cy="[0-9.]+"' cat "$work/fit.svg"
+check 'fit: a wrong point fails' fails "$dstar" fit -m $model --drive 2 --measured 4:x
+check 'fit: and is shown' says 'found "4:x"' "$dstar" fit -m $model --measured 4:x
+check 'fit: measured points' "$dstar" fit -m $model --svg "$work/real.svg" --measured 1:3,0.02:3.5
+check 'fit: and drawn' says '<title>0.02 GB: 3.5 tokens a second, measured' cat "$work/real.svg"
 check 'fit: a picture that cannot be written' says '/nowhere/fit.svg' \
     "$dstar" fit -m $model --drive 2 --svg /nowhere/fit.svg
 check 'fit: and then it fails' fails "$dstar" fit -m $model --drive 2 --svg /nowhere/fit.svg

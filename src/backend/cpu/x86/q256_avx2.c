@@ -13,7 +13,7 @@ struct block {
     const uint8_t *src;
     __m256i part[2]; /* the type's own */
     __m256i min; /* 16 factors of the activations' 16 sums */
-    float d, dmin;
+    int32_t steps; /* of the scales, and of the minima in the upper half */
 };
 
 struct group {
@@ -36,13 +36,21 @@ static ALWAYS_INLINE __m256i add_group(__m256i sum, struct group w, const __m256
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, w.scale));
 }
 
+/* The f16 in the low halves of lanes. */
+static ALWAYS_INLINE __m128 f16_low_4(__m128i v)
+{
+    v = _mm_and_si128(v, _mm_set1_epi32(0xffff));
+    return _mm_cvtph_ps(_mm_packus_epi32(v, v));
+}
+
 /* acc plus the sums of four rows, still lane by lane, with their steps and minima; x_sum, dx: of
  * the same block of activations. */
 static ALWAYS_INLINE __m128 add_sums(const struct block *w, const __m256i sum[TILE_W],
                                      __m256i x_sum, __m128 dx, __m128 acc)
 {
-    __m128 d = _mm_mul_ps(_mm_setr_ps(w[0].d, w[1].d, w[2].d, w[3].d), dx);
-    __m128 dmin = _mm_mul_ps(_mm_setr_ps(w[0].dmin, w[1].dmin, w[2].dmin, w[3].dmin), dx);
+    __m128i steps = _mm_setr_epi32(w[0].steps, w[1].steps, w[2].steps, w[3].steps);
+    __m128 d = _mm_mul_ps(f16_low_4(steps), dx);
+    __m128 dmin = _mm_mul_ps(f16_low_4(_mm_srli_epi32(steps, 16)), dx);
     __m256i min[TILE_W];
     UNROLL for (int j = 0; j < TILE_W; j++)
         min[j] = _mm256_madd_epi16(w[j].min, x_sum);
@@ -129,8 +137,7 @@ static ALWAYS_INLINE void open_q2_k(struct block *b, const uint8_t *src)
     b->src = src + 16;
     b->part[0] = _mm256_cvtepu8_epi16(_mm_shuffle_epi8(scale, even_odd));
     b->min = _mm256_cvtepu8_epi16(min);
-    b->d = f16_of(src + 80);
-    b->dmin = f16_of(src + 82);
+    memcpy(&b->steps, src + 80, 4);
 }
 
 static ALWAYS_INLINE void take_q2_k(struct group *to, const struct block *b, int g)
@@ -145,19 +152,21 @@ static void tile_q2_k(const struct tile *t)
     tile_q256(t, (struct format){ open_q2_k, take_q2_k, 84 });
 }
 
+/* Eight scales and eight minima of six bits in twelve bytes u0, u1, u2: the first four of each are
+ * the low bits of u0 and u1, the others nibbles of u2 with the high bits of u0 and u1 on top. */
 static ALWAYS_INLINE void open_q4_k(struct block *b, const uint8_t *src)
 {
-    uint32_t u[3];
-    memcpy(u, src + 4, 12);
-    uint32_t scale_hi = (u[2] & 0x0f0f0f0f) | (u[0] >> 6 & 0x03030303) << 4;
-    uint32_t min_hi = (u[2] >> 4 & 0x0f0f0f0f) | (u[1] >> 6 & 0x03030303) << 4;
-    __m128i scale = _mm_setr_epi32((int)(u[0] & 0x3f3f3f3f), (int)scale_hi, 0, 0);
-    __m128i min = _mm_setr_epi32((int)(u[1] & 0x3f3f3f3f), (int)min_hi, 0, 0);
+    __m128i head = _mm_loadu_si128((const __m128i *)src);
+    __m128i low = _mm_shuffle_epi32(head, 0xed); /* u0 u2 u1 u2 */
+    low = _mm_and_si128(_mm_srlv_epi32(low, _mm_setr_epi32(0, 0, 0, 4)),
+                        _mm_setr_epi32(0x3f3f3f3f, 0x0f0f0f0f, 0x3f3f3f3f, 0x0f0f0f0f));
+    __m128i top = _mm_shuffle_epi32(head, 0xa5); /* u0 u0 u1 u1 */
+    top = _mm_and_si128(_mm_srli_epi32(top, 2), _mm_setr_epi32(0, 0x30303030, 0, 0x30303030));
+    __m128i both = _mm_or_si128(low, top);
     b->src = src + 16;
-    b->part[0] = _mm256_broadcastsi128_si256(_mm_cvtepu8_epi16(scale));
-    b->min = _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(min, min));
-    b->d = f16_of(src);
-    b->dmin = f16_of(src + 2);
+    b->part[0] = _mm256_broadcastsi128_si256(_mm_cvtepu8_epi16(both));
+    b->min = _mm256_cvtepu8_epi16(_mm_unpackhi_epi8(both, both));
+    memcpy(&b->steps, src, 4);
 }
 
 static ALWAYS_INLINE void take_q4_k(struct group *to, const struct block *b, int g)

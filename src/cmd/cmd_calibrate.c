@@ -38,7 +38,7 @@ static const struct opt options[] = {
     { "expert-profile", 0, OPT_TEXT, "FILE", AT(profile), 0, 0, NULL,
       "also how popular each expert was" },
     { "no-sums", 0, OPT_FLAG, NULL, AT(no_sums), 0, 0, NULL,
-      "write sums of squares alone, half the size" },
+      "write sums of squares alone, half the size; quantize then knows no means" },
     { "piece", 0, OPT_INT, "N", AT(piece), 1, 1 << 24, "2048",
       "cut plain texts into pieces of N tokens" },
     { "limit", 0, OPT_COUNT, "N", AT(limit), 0, 0, "0",

@@ -20,7 +20,7 @@
  * see the pattern in time. Never faults, wherever it points. */
 static ALWAYS_INLINE void fetch_ahead(const struct tile *t, int j, size_t at)
 {
-    _mm_prefetch((const char *)((uintptr_t)t->w[j] + at + t->ahead), _MM_HINT_T0);
+    _mm_prefetch((const char *)((uintptr_t)t->w[j] + at + t->ahead), _MM_HINT_T1);
 }
 
 /* Sums of four vectors of eight, as four lanes. */

@@ -87,7 +87,7 @@ static ALWAYS_INLINE size_t fetch_distance(const struct band *b, int quad, size_
 static ALWAYS_INLINE void fetch_lines(const uint8_t *row, size_t distance, size_t n)
 {
     UNROLL for (size_t i = 0; i < n; i += 64)
-        _mm_prefetch((const char *)((uintptr_t)row + distance + i), _MM_HINT_T0);
+        _mm_prefetch((const char *)((uintptr_t)row + distance + i), _MM_HINT_T1);
 }
 
 void cpu_few32_avx512(struct cpu_kernels *k);

@@ -31,7 +31,18 @@ CMD_SRC := $(wildcard src/cmd/*.c)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
 CMD_OBJ := $(CMD_SRC:%.c=$(BUILD)/%.o)
 
-TEST_SRC    := $(sort $(wildcard tests/*/test_*.c))
+# NVIDIA GPUs, with CUDA=1 until the kernels have run on a card: for the GPU of this machine or else a
+# data centre's, and for all later ones through PTX.
+NVCC      ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
+CUDA      ?= 0
+CUDA_SRC  := $(wildcard src/backend/cuda/*.cu)
+CUDA_OBJ  := $(if $(filter 1,$(CUDA)),$(CUDA_SRC:%.cu=$(BUILD)/%.o))
+LIB_OBJ   += $(CUDA_OBJ)
+DIRS      += src/backend/cuda
+# The same files for the emulator that tests them.
+EMULATED  := $(CUDA_SRC:%.cu=$(BUILD)/emulated/%.o) $(BUILD)/emulated/tests/cuda/emulator.o
+
+TEST_SRC    := $(filter-out tests/cuda/%,$(sort $(wildcard tests/*/test_*.c)))
 TEST_SCRIPT := $(sort $(wildcard tests/*/test_*.sh))
 FUZZ_SRC    := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 TESTS       := $(TEST_SRC:%.c=$(BUILD)/%)
@@ -46,6 +57,7 @@ HAVE_URING := $(call have,liburing)
 LIB_PKGS   := $(CORE_PKGS) $(if $(HAVE_URING),liburing)
 
 FEATURES   := $(if $(HAVE_EDIT),-DHAVE_EDIT) $(if $(HAVE_URING),-DHAVE_URING)
+FEATURES   += $(if $(CUDA_OBJ),-DHAVE_CUDA)
 PKG_FLAGS  := $(call pkg,--cflags $(LIB_PKGS) $(if $(HAVE_EDIT),libedit))
 
 # STATIC=1: the program depends on libc alone. Static libraries of others cannot go into a shared
@@ -57,6 +69,12 @@ else
 linked     = $(call pkg,--libs $(1))
 endif
 LIBS      := $(call linked,$(LIB_PKGS)) -lm -lpthread
+ifneq ($(CUDA_OBJ),)
+CUDA_HOME := $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
+CUDA_LIBS := $(addprefix -L,$(wildcard $(CUDA_HOME)/lib64 $(CUDA_HOME)/lib)) -lcudart_static \
+             -ldl -lrt
+LIBS      += $(CUDA_LIBS)
+endif
 EDIT_LIBS := $(if $(HAVE_EDIT),$(call linked,libedit))
 
 # ---- flags --------------------------------------------------------------------------------------
@@ -105,6 +123,25 @@ $(BUILD)/%.o: %.c Makefile | $(BUILD)/.packages
 	@mkdir -p $(@D)
 	$(call SAY,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) -c $< -o $@
+
+# The runtime is linked in and finds the driver when a GPU is opened: without one the program runs.
+CUDA_FOUND := $(if $(CUDA_OBJ),$(subst .,,$(firstword $(shell nvidia-smi \
+                  --query-gpu=compute_cap --format=csv,noheader 2>/dev/null))))
+CUDA_ARCH  ?= $(or $(CUDA_FOUND),90a)
+CUDA_PTX   ?= 80
+code        = -gencode=arch=compute_$(1)$(comma)code=$(2)_$(1)
+comma      := ,
+CUDA_CODE   = $(foreach a,$(CUDA_ARCH),$(call code,$a,sm)) \
+              $(foreach a,$(CUDA_PTX),$(call code,$a,compute))
+CUDA_INC   := $(addprefix -I,$(wildcard src/base src/quant src/ops src/backend src/backend/cuda))
+CUDA_FLAGS  = -std=c++20 -O3 -fmad=false $(CUDA_CODE) $(if $(WERROR),-Werror all-warnings) \
+              -Xcompiler -fPIC,-fvisibility=hidden,-fno-exceptions,-fno-threadsafe-statics \
+              -Xcompiler -Wall,-Wextra $(CUDA_INC)
+
+$(CUDA_OBJ): $(BUILD)/%.o: %.cu Makefile | $(BUILD)/.packages
+	@mkdir -p $(@D)
+	$(call SAY,NVCC)
+	$(Q)$(NVCC) $(CUDA_FLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
 
 # For our own program and tests: every symbol between files.
 $(BUILD)/libinternal.a: $(LIB_OBJ)
@@ -157,6 +194,39 @@ $(BUILD)/tests/%: tests/%.c $(BUILD)/libinternal.a
 	$(Q)$(CC) $(ALL_CFLAGS) -MF $@.d -MT $@ -Itests $< $(LDFLAGS) $(BUILD)/libinternal.a -o $@ \
 		$(LIBS) -lcmocka
 
+# Misaligned access is a fault on a GPU.
+CXX        ?= g++
+EMU_FLAGS  := -std=c++20 -O2 -g -Wall -Wextra -Wno-unknown-pragmas $(if $(WERROR),-Werror) \
+              -ffp-contract=off -fsanitize=alignment -fno-sanitize-recover=all -MMD -MP \
+              -Itests/cuda $(CUDA_INC)
+
+$(BUILD)/emulated/%.o: %.cu Makefile
+	@mkdir -p $(@D)
+	$(call SAY,CXX)
+	$(Q)$(CXX) $(EMU_FLAGS) -x c++ -c $< -o $@
+
+$(BUILD)/emulated/%.o: %.cc Makefile
+	@mkdir -p $(@D)
+	$(call SAY,CXX)
+	$(Q)$(CXX) $(EMU_FLAGS) -c $< -o $@
+
+CUDA_TESTS := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/cuda/test_*.c)))
+$(CUDA_TESTS): $(BUILD)/tests/cuda/%: tests/cuda/%.c $(EMULATED) $(BUILD)/libinternal.a
+	@mkdir -p $(@D)
+	$(call SAY,TEST)
+	$(Q)$(CC) $(ALL_CFLAGS) -MF $@.d -MT $@ -Itests -c $< -o $@.o
+	$(Q)$(CXX) $(LDFLAGS) -fsanitize=alignment $@.o $(EMULATED) $(BUILD)/libinternal.a -o $@ \
+		$(LIBS) -lcmocka
+
+# On a GPU: the true kernels, in memory that both see.
+$(BUILD)/tests/cuda/on_card.o: tests/cuda/test_cuda_ops.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -DCUDA_ON_CARD -Itests -c $< -o $@
+
+$(BUILD)/tests/cuda/on_card: $(BUILD)/tests/cuda/on_card.o $(BUILD)/libinternal.a
+	$(call SAY,TEST)
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(LIBS) -lcmocka
+
 # The encoder that the proof compares with.
 $(BUILD)/tools/proof/published: tools/proof/published.c $(BUILD)/libinternal.a
 	@mkdir -p $(@D)
@@ -188,6 +258,29 @@ check: test-programs $(MODEL) $(BUILD)/pebble-exact.gguf
 
 tidy:  ## check the folder law, sizes, banned calls and names in documents
 	@tools/tidy
+
+test-emulated:  ## the CUDA kernels in an emulator, without a GPU
+	@tools/setup build test cxx
+	@$(AGAIN) check-emulated
+
+check-emulated: $(CUDA_TESTS) $(MODEL)
+	@tests/run -j $(JOBS) $(CUDA_TESTS)
+
+test-cuda:  ## the ops and the bundled model on this machine's GPU; skipped where there is none
+	@tools/setup build test
+	@$(AGAIN) check-cuda CUDA=1 BUILD=$(BUILD)-cuda
+
+check-cuda: $(BUILD)/tests/cuda/on_card $(BUILD)/dstar $(MODEL)
+	@tests/cuda/on_card.sh $(BUILD)
+
+CUDA_ALL := 80 86 89 90a 100 120 121
+cuda-all:  ## compile the CUDA kernels for every architecture we know (build-cuda)
+	@$(AGAIN) cuda-objects CUDA=1 BUILD=$(BUILD)-cuda-all CUDA_ARCH='$(CUDA_ALL)' CUDA_PTX=
+
+cuda-objects: $(CUDA_OBJ)
+	@test -n '$^' || { echo 'nvcc was not found' >&2; exit 1; }
+
+.PHONY: test-emulated check-emulated test-cuda check-cuda cuda-all cuda-objects
 
 SAN := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 test-san:  ## the same tests under the address and undefined-behaviour sanitizers (build-san)
@@ -310,7 +403,8 @@ proof: all $(BUILD)/tools/proof/published  ## what two-bit files lose, measured 
 	DSTAR_BUILD=$(BUILD) tools/proof/prove $(PROVE)
 
 clean:  ## remove everything that was built
-	rm -rf $(BUILD) $(BUILD)-san $(BUILD)-fuzz $(BUILD)-arm $(BUILD)-clang
+	rm -rf $(BUILD) $(BUILD)-san $(BUILD)-fuzz $(BUILD)-arm $(BUILD)-clang \
+		$(BUILD)-cuda $(BUILD)-cuda-all
 
 help:  ## list the targets
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -319,4 +413,5 @@ help:  ## list the targets
 .DEFAULT_GOAL := all
 .SECONDARY:
 
--include $(LIB_OBJ:.o=.d) $(CMD_OBJ:.o=.d) $(TESTS:=.d) $(REPLAYS:=.d) $(FUZZERS:=.d)
+-include $(LIB_OBJ:.o=.d) $(EMULATED:.o=.d) $(CMD_OBJ:.o=.d) $(TESTS:=.d) $(REPLAYS:=.d) \
+         $(FUZZERS:=.d)

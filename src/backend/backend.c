@@ -2,6 +2,7 @@
 #include "backend.h"
 
 #include "cpu_dev.h"
+#include "cuda_dev.h"
 #include "ref.h"
 
 #include <stdlib.h>
@@ -18,20 +19,73 @@ static int ref_open(struct dev **out, struct err *e)
     return 0;
 }
 
+#ifdef HAVE_CUDA
+
+static int open_cuda(struct dev **d, int index, const struct backend_options *opt, struct err *e)
+{
+    return cuda_open(d, index, opt, e);
+}
+
+static void close_cuda(struct dev *d)
+{
+    cuda_close(d);
+}
+
+static const char *describe_cuda(const struct dev *d)
+{
+    return cuda_describe(d);
+}
+
+#else
+
+static int open_cuda(struct dev **d, int index, const struct backend_options *opt, struct err *e)
+{
+    (void)d;
+    (void)opt;
+    return err_set(e, ERR_UNSUPPORTED, "device cuda:%d: this program was built without CUDA",
+                   index);
+}
+
+static void close_cuda(struct dev *d)
+{
+    (void)d;
+}
+
+static const char *describe_cuda(const struct dev *d)
+{
+    return d->name;
+}
+
+#endif
+
+/* The N of "cuda:N", 0 for "cuda"; -1: something else. */
+static int gpu_of(const char *name)
+{
+    if (strncmp(name, "cuda", 4) != 0 || (name[4] && name[4] != ':'))
+        return -1;
+    if (!name[4])
+        return 0;
+    return name[5] >= '0' && name[5] <= '9' && !name[6] ? name[5] - '0' : -1;
+}
+
 int dev_open(struct dev **d, const char *name, const struct backend_options *opt, struct err *e)
 {
     *d = NULL;
     if (strcmp(name, "ref") == 0)
         return ref_open(d, e);
-    if (strcmp(name, "cpu") == 0)
+    if (strcmp(name, "cpu") == 0 || strcmp(name, "auto") == 0)
         return cpu_open(d, opt, e);
-    return err_set(e, ERR_ARGUMENT, "device \"%s\" is not known; there are \"cpu\" and \"ref\"",
-                   name);
+    if (gpu_of(name) >= 0)
+        return open_cuda(d, gpu_of(name), opt, e);
+    return err_set(e, ERR_ARGUMENT, "device \"%s\" is not known; there are \"cpu\", \"cuda\", "
+                   "\"cuda:1\" and so on, and \"ref\"", name);
 }
 
 void dev_close(struct dev *d)
 {
-    if (d && d->impl)
+    if (d && dev_is_apart(d))
+        close_cuda(d);
+    else if (d && d->impl)
         cpu_close(d);
     else
         free(d);
@@ -39,15 +93,17 @@ void dev_close(struct dev *d)
 
 const char *dev_describe(const struct dev *d)
 {
+    if (dev_is_apart(d))
+        return describe_cuda(d);
     return d->impl ? cpu_describe(d) : "scalar definition, 1 thread";
 }
 
 int dev_n_thread(const struct dev *d)
 {
-    return d->impl ? cpu_n_thread(d) : 1;
+    return d->impl && !dev_is_apart(d) ? cpu_n_thread(d) : 1;
 }
 
 double dev_peak(const struct dev *d, bool bytes, int n)
 {
-    return d->impl ? cpu_peak(d, bytes, n) : 0;
+    return d->impl && !dev_is_apart(d) ? cpu_peak(d, bytes, n) : 0;
 }

@@ -33,15 +33,16 @@ static const struct opt options[] = {
       "never round activations to 8 bits; slower" },
     { "profile", 0, OPT_WORD, "file|preview|0731", AT(profile), 0, 0, "file",
       "release whose words for thinking are used" },
-    { "device", 0, OPT_WORD, "cpu|ref", AT(device), 0, 0, NULL,
-      "what computes; ref: the scalar definition, slow" },
+    { "device", 0, OPT_TEXT, "DEVICE", AT(device), 0, 0, "auto",
+      "what computes: cpu; cuda or cuda:N, an NVIDIA GPU; ref: the scalar definition, slow; auto: "
+      "the processor" },
     { "cpu", 0, OPT_WORD, "scalar|avx2|avx512|amx|neon", AT(cpu), 0, 0, NULL,
       "strongest instruction set that may be used" },
 };
 
 struct opt_group engine_group(struct engine_opts *o)
 {
-    *o = (struct engine_opts){ .device = -1, .cpu = -1, .cache_simulation = -1 };
+    *o = (struct engine_opts){ .cpu = -1, .cache_simulation = -1 };
     return (struct opt_group){ "model", options, COUNT_OF(options), o };
 }
 
@@ -107,7 +108,6 @@ static void greet(const dstar_engine *engine, const struct engine_opts *o)
 
 int engine_start(dstar_engine **engine, const struct engine_opts *o)
 {
-    static const char *const device[] = { "cpu", "ref" };
     static const char *const cpu[] = { "scalar", "avx2", "avx512", "amx", "neon" };
     char *model = engine_model(o);
     if (!model)
@@ -119,7 +119,7 @@ int engine_start(dstar_engine **engine, const struct engine_opts *o)
     dstar_options_init(&open);
     open.model = model;
     open.part = o->part;
-    open.device = o->device < 0 ? NULL : device[o->device];
+    open.device = o->device;
     open.cpu = o->cpu < 0 ? NULL : cpu[o->cpu];
     open.threads = o->threads;
     open.exact = o->exact;

@@ -14,7 +14,8 @@
 
 struct engine_opts {
     const char *model, *ssd_io, *popular;
-    int device, cpu, threads, ctx, cache_simulation, profile;
+    const char *device;
+    int cpu, threads, ctx, cache_simulation, profile;
     uint64_t memory_bytes;
     bool exact, verbose;
 

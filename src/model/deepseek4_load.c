@@ -17,6 +17,7 @@ enum { MAX_HC = 8 }; /* streams; the vendor's models have 4 */
 struct dsv4_copy {
     struct dsv4_copy *next;
     void *data;
+    struct dev *dev; /* in the memory of this device; NULL: the host's */
 };
 
 /* What is being loaded. */
@@ -28,6 +29,10 @@ struct loader {
     bool failed;
     struct arena hold;    /* no memory: weights stay mapped */
     struct file_in *file; /* [weights_n_file()] to read them from, else NULL */
+    struct {
+        const struct weight *w;
+        struct tensor t;
+    } stack[3]; /* of the last layer: all experts of a role in one tensor */
 };
 
 /* tidy: heap - weights are converted once, at open */
@@ -42,10 +47,35 @@ static void *keep(struct loader *ld, size_t bytes)
         ld->failed = true;
         return NULL;
     }
-    *c = (struct dsv4_copy){ ld->m->copies, data };
+    *c = (struct dsv4_copy){ ld->m->copies, data, NULL };
     ld->m->copies = c;
     ld->m->info.converted_bytes += bytes;
     return data;
+}
+
+/* What ops will read, where the device can: a copy there, if its memory is apart.
+ * tidy: heap - weights are placed once, at open */
+static const void *place(struct loader *ld, const void *data, size_t bytes)
+{
+    struct dev *d = ld->m->dev;
+    void *mem = NULL;
+    if (ld->failed || !data || !dev_is_apart(d))
+        return data;
+    struct dsv4_copy *c = malloc(sizeof *c);
+    if (!c || dev_memory_take(d, &mem, bytes, false, ld->e) < 0) {
+        free(c);
+        err_set(ld->e, ERR_NO_MEMORY, "%s: out of memory", weights_path(ld->m->files));
+        ld->failed = true;
+        return NULL;
+    }
+    *c = (struct dsv4_copy){ ld->m->copies, mem, d };
+    ld->m->copies = c;
+    dev_copy(d, mem, data, bytes);
+    if (d->err.code != ERR_NONE) {
+        err_set(ld->e, d->err.code, "%s", d->err.text);
+        ld->failed = true;
+    }
+    return mem;
 }
 
 static void fail_shape(struct loader *ld, const struct weight *w, int n, const int64_t dim[4])
@@ -90,6 +120,23 @@ static size_t count_held(const struct model *m)
             sum += round_up(w->bytes, ARENA_ALIGN) + round_up(scale_size(w), ARENA_ALIGN);
     }
     return sum;
+}
+
+/* Before anything is taken: whether a device with memory of its own has room for all weights. */
+static int check_room(const struct model *m, struct err *e)
+{
+    size_t sum = m->info.held_bytes;
+    for (int i = 0; i < weights_count(m->files); i++) {
+        const struct weight *w = weights_at(m->files, i);
+        struct dsv4_place p = dsv4_place_of(w->name);
+        if (p.role < DSV4_N_ROLE && !p.is_scale && is_expert(p.role))
+            sum += w->bytes + scale_size(w);
+    }
+    if (!dev_is_apart(m->dev) || sum <= dev_memory_left(m->dev))
+        return 0;
+    return err_set(e, ERR_NO_MEMORY, "%s: the weights are %.2f GB, device %s has %.2f GB left",
+                   weights_path(m->files), (double)sum / 1e9, m->dev->name,
+                   (double)dev_memory_left(m->dev) / 1e9);
 }
 
 /* A copy of a weight that is read, not faulted in: its pages are nobody else's. */
@@ -173,7 +220,8 @@ static struct tensor tensor_in_file(struct loader *ld, const struct weight *w)
     };
 }
 
-static struct tensor tensor_of(struct loader *ld, const struct weight *w)
+/* In memory of the host. */
+static struct tensor tensor_near(struct loader *ld, const struct weight *w)
 {
     struct tensor t = tensor_in_file(ld, w);
     if (ld->failed)
@@ -188,6 +236,16 @@ static struct tensor tensor_of(struct loader *ld, const struct weight *w)
     return t;
 }
 
+static struct tensor tensor_of(struct loader *ld, const struct weight *w)
+{
+    struct tensor t = tensor_near(ld, w);
+    if (ld->failed)
+        return t;
+    t.scale = place(ld, t.scale, scale_size(w));
+    t.data = (void *)(uintptr_t)place(ld, t.data, w->bytes);
+    return t;
+}
+
 static struct tensor matrix(struct loader *ld, enum dsv4_role role)
 {
     return tensor_of(ld, need(ld, role, 0));
@@ -196,13 +254,14 @@ static struct tensor matrix(struct loader *ld, enum dsv4_role role)
 static const float *vector(struct loader *ld, enum dsv4_role role)
 {
     const struct weight *w = need(ld, role, 0);
-    struct tensor t = tensor_of(ld, w);
+    struct tensor t = tensor_near(ld, w);
+    size_t bytes = (size_t)t.cols * (size_t)t.rows * sizeof(float);
     if (ld->failed || t.type == DT_F32)
-        return t.data;
-    float *x = keep(ld, (size_t)t.cols * (size_t)t.rows * sizeof *x);
+        return place(ld, t.data, bytes);
+    float *x = keep(ld, bytes);
     for (int r = 0; r < t.rows && x; r++)
         tensor_decode(&t, r, x + (size_t)r * t.cols);
-    return x;
+    return place(ld, x, bytes);
 }
 
 static const int32_t *hash_table(struct loader *ld)
@@ -234,14 +293,19 @@ static const int32_t *hash_table(struct loader *ld)
         }
         id[i] = (int32_t)wide;
     }
-    return id;
+    return place(ld, id, n * sizeof *id);
 }
 
 /* Expert e of one of the three roles: a tensor of its own or a slice of a stacked one. */
 static struct tensor expert_part(struct loader *ld, enum dsv4_role role, int e)
 {
     const struct weight *w = need(ld, role, e);
-    struct tensor t = ld->hold.mem ? tensor_in_file(ld, w) : tensor_of(ld, w);
+    int i = role == DSV4_GATE_EXPS ? 0 : role == DSV4_UP_EXPS ? 1 : 2;
+    if (!w || ld->stack[i].w != w) {
+        ld->stack[i].w = w;
+        ld->stack[i].t = ld->hold.mem ? tensor_in_file(ld, w) : tensor_of(ld, w);
+    }
+    struct tensor t = ld->stack[i].t;
     if (ld->failed || weights_kind(ld->m->files) != WEIGHTS_GGUF)
         return t;
     return tensor_rows(&t, e * (int)w->dim[1], (int)w->dim[1]);
@@ -450,7 +514,7 @@ static struct rope rope_table(struct loader *ld, double base, bool yarn)
         double t = yarn ? fmin(fmax((i - low) / (high - low), 0), 1) : 0;
         freq[i] = (float)(f / s->yarn_factor * t + f * (1 - t));
     }
-    return (struct rope){ freq, n };
+    return (struct rope){ place(ld, freq, (size_t)n * sizeof *freq), n };
 }
 
 static int check_model(const struct model *m, struct err *e)
@@ -540,6 +604,8 @@ int model_open(struct model **out, const struct weights *w, struct dev *d,
         m->info.held_bytes = count_held(m);
         code = expert_map_open(&m->map, m->s.n_layer + m->info.has_mtp, m->s.n_expert, e);
     }
+    if (code == 0)
+        code = check_room(m, e);
     if (code == 0) {
         if (opt->hold)
             code = load_held(&ld, e);
@@ -575,7 +641,10 @@ void model_close(struct model *m)
     while (m->copies) {
         struct dsv4_copy *c = m->copies;
         m->copies = c->next;
-        free(c->data);
+        if (c->dev)
+            dev_memory_give_back(c->dev, c->data);
+        else
+            free(c->data);
         free(c);
     }
     free(m);

@@ -36,8 +36,11 @@ void model_forward(const struct model *m, const struct rows *r, const struct row
     op_embed(d, &streams, &m->embd, r);
     for (int l = 0; l < m->s.n_layer; l++) {
         dsv4_layer_forward(m, &m->layer[l], l, &streams, r);
-        if (d->on_layer && !dev_planning(d) && d->err.code == 0)
-            d->on_layer(d->on_layer_user, l, &streams, r);
+        if (d->on_layer && !dev_planning(d) && d->err.code == 0) {
+            struct tensor seen = dev_look(d, &streams);
+            if (d->err.code == 0)
+                d->on_layer(d->on_layer_user, l, &seen, r);
+        }
     }
     out->logits = dsv4_head(m, &streams, &m->head, m->output_norm, r);
     if (next && m->mtp)

@@ -44,12 +44,49 @@ struct tensor dev_tensor(struct dev *d, enum dtype type, int cols, int rows)
     };
 }
 
+bool dev_is_apart(const struct dev *d)
+{
+    return d->ops->take != NULL;
+}
+
+int dev_memory_take(struct dev *d, void **mem, size_t bytes, bool shared, struct err *e)
+{
+    CHECK(dev_is_apart(d));
+    return d->ops->take(d, mem, bytes, shared, e);
+}
+
+void dev_memory_give_back(struct dev *d, void *mem)
+{
+    if (mem)
+        d->ops->give_back(d, mem);
+}
+
+size_t dev_memory_left(const struct dev *d)
+{
+    return d->ops->left(d);
+}
+
+struct tensor dev_look(struct dev *d, const struct tensor *t)
+{
+    return d->ops->look ? d->ops->look(d, t) : *t;
+}
+
+void dev_copy(struct dev *d, void *to, const void *from, size_t bytes)
+{
+    if (d->ops->copy)
+        d->ops->copy(d, to, from, bytes);
+    else
+        memcpy(to, from, bytes);
+}
+
 void dev_begin(struct dev *d)
 {
     d->err = (struct err){ 0 };
     d->layer = -1;
     d->scratch.overflow = false;
     arena_rewind(&d->scratch, 0);
+    if (d->ops->begin)
+        d->ops->begin(d);
 }
 
 int dev_wait(struct dev *d, struct err *e)

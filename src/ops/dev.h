@@ -6,7 +6,11 @@
 #include "error.h"
 #include "tensor.h"
 
+#ifndef __cplusplus
 #include <stdatomic.h>
+#else /* CUDA's sources: the pointer is all they see */
+#define atomic_int volatile int
+#endif
 
 struct ops;
 struct route;
@@ -72,12 +76,30 @@ struct tensor dev_tensor(struct dev *d, enum dtype type, int cols, int rows);
 /* Record a failure of the running step unless there is one. */
 void dev_fail(struct dev *d, enum err_code code, const char *fmt, ...) PRINTF_LIKE(3, 4);
 
+#ifndef __cplusplus
 /* Fail with ERR_CANCELLED if the step is to stop. */
 static inline void dev_check_stop(struct dev *d)
 {
     if (d->stop && atomic_load_explicit(d->stop, memory_order_relaxed))
         dev_fail(d, ERR_CANCELLED, "cancelled");
 }
+#endif
+
+/* Whether the device has memory of its own, where weights and all that ops are given must lie. */
+bool dev_is_apart(const struct dev *d);
+
+/* Memory of a device that is apart, and what is left of it. shared: the host may read and write it
+ * between steps. */
+int dev_memory_take(struct dev *d, void **mem, size_t bytes, bool shared, struct err *e);
+void dev_memory_give_back(struct dev *d, void *mem);
+size_t dev_memory_left(const struct dev *d);
+
+/* A tensor in the device's memory as the host can read it: itself, or a copy for which all queued
+ * work was waited for. Valid until the third look after it. data NULL after a failure. */
+struct tensor dev_look(struct dev *d, const struct tensor *t);
+
+/* Copy between host and device, after all queued work. A failure is the step's. */
+void dev_copy(struct dev *d, void *to, const void *from, size_t bytes);
 
 /* Start a step: forget the last failure, empty the scratch. */
 void dev_begin(struct dev *d);

@@ -27,8 +27,11 @@ static void check_rows(const struct tensor *t, const struct rows *r)
 /* x is about to be multiplied with w. */
 static void show(struct dev *d, const struct tensor *w, const struct tensor *x)
 {
-    if (d->watch && !dev_planning(d))
-        d->watch->input(d->watch->user, w, x);
+    if (!d->watch || dev_planning(d))
+        return;
+    struct tensor seen = dev_look(d, x);
+    if (!muted(d))
+        d->watch->input(d->watch->user, w, &seen);
 }
 
 void op_embed(struct dev *d, struct tensor *streams, const struct tensor *table,
@@ -240,8 +243,11 @@ void op_route(struct dev *d, struct route *out, const struct tensor *logits,
     check_f32(&out->weight, r->n, router->n_used);
     d->ops->route(d, out, logits, router, r);
     done(d, "route", NULL, 1);
-    if (d->on_route && !muted(d) && !dev_planning(d))
-        d->on_route(d->on_route_user, d->layer, out, r);
+    if (!d->on_route || muted(d) || dev_planning(d))
+        return;
+    struct route seen = { dev_look(d, &out->id), dev_look(d, &out->weight) };
+    if (!muted(d))
+        d->on_route(d->on_route_user, d->layer, &seen, r);
 }
 
 void op_experts(struct dev *d, struct tensor *part, const struct expert_set *some,

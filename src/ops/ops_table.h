@@ -41,8 +41,15 @@ struct ops {
                     const struct route *, const struct tensor *, float);
     void (*sum_experts)(struct dev *, struct tensor *, const struct tensor *,
                         const struct route *);
-    /* Wait for queued work; NULL where ops run at once. */
-    int (*wait)(struct dev *, struct err *);
+    /* The rest is NULL where ops run at once, in the host's memory. */
+    void (*begin)(struct dev *);               /* a step begins */
+    int (*wait)(struct dev *, struct err *);   /* until queued work is done */
+    void (*copy)(struct dev *, void *, const void *, size_t);   /* dev_copy() */
+    struct tensor (*look)(struct dev *, const struct tensor *); /* dev_look() */
+    /* Memory of the device; what is left of it. */
+    int (*take)(struct dev *, void **, size_t, bool shared, struct err *);
+    void (*give_back)(struct dev *, void *);
+    size_t (*left)(const struct dev *);
 };
 
 #endif

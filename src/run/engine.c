@@ -26,6 +26,8 @@
 #define LARGE_BYTES ((size_t)4 << 30)
 #define ROWS_STREAM 512 /* experts that are read serve twice as many */
 #define SCRATCH_SHARE 8 /* if scratch then takes at most so much of the experts' memory */
+#define ROWS_GPU 512
+#define GPU_SHARE 95 /* per cent of a GPU's free memory that is taken */
 #define CODE_BYTES ((size_t)8 << 20) /* of the program and its libraries in memory */
 
 /* ---- opening ------------------------------------------------------------------------------ */
@@ -125,6 +127,8 @@ static int default_rows(const struct engine *e, size_t model_bytes)
 {
     if (strcmp(e->dev->name, "ref") == 0)
         return ROWS_REF;
+    if (dev_is_apart(e->dev) && model_bytes >= LARGE_BYTES)
+        return ROWS_GPU;
     return model_bytes < LARGE_BYTES ? ROWS_SMALL : ROWS_LARGE;
 }
 
@@ -144,7 +148,13 @@ static int plan(struct engine *e, const struct dstar_options *o, struct err *err
         ask.mapped += (size_t)weights_file_bytes(e->files, i);
     TRY(stream_list(e, o, &experts, err));
     expert_store_sizes(&experts, &ask.experts_least, &ask.experts_most);
+    if (dev_is_apart(e->dev)) { /* the weights are there already */
+        size_t left = dev_memory_left(e->dev) / 100 * GPU_SHARE;
+        ask.memory_bytes = ask.memory_bytes ? MIN(ask.memory_bytes, left) : left;
+        ask.taken = ask.experts_least = ask.experts_most = 0;
+    }
     ask.max_rows = o->max_rows ? o->max_rows : default_rows(e, ask.mapped);
+    ask.mapped = dev_is_apart(e->dev) ? 0 : ask.mapped;
     int code = budget_plan(&e->budget, &ask, e->model, e->dev, err);
     size_t more = e->budget.scratch * (ROWS_STREAM / ROWS_LARGE);
     if (code == 0 && e->budget.is_streaming && !o->max_rows && ask.max_rows == ROWS_LARGE &&
@@ -167,15 +177,31 @@ static int plan(struct engine *e, const struct dstar_options *o, struct err *err
     return 0;
 }
 
+int engine_take(struct engine *e, void **mem, size_t bytes, struct err *err)
+{
+    if (dev_is_apart(e->dev))
+        return dev_memory_take(e->dev, mem, bytes, true, err);
+    return pages_map(mem, bytes, err);
+}
+
+void engine_give_back(struct engine *e, void *mem, size_t bytes)
+{
+    if (e->dev && dev_is_apart(e->dev))
+        dev_memory_give_back(e->dev, mem);
+    else
+        pages_unmap(mem, bytes);
+}
+
 static int take_memory(struct engine *e, struct err *err)
 {
     const struct budget *b = &e->budget;
     const struct model_info *info = model_info(e->model);
     size_t n_vocab = (size_t)info->n_vocab;
-    TRY(pages_map(&e->scratch, b->scratch, err));
+    TRY(dev_is_apart(e->dev) ? dev_memory_take(e->dev, &e->scratch, b->scratch, false, err)
+                             : pages_map(&e->scratch, b->scratch, err));
     arena_init(&e->dev->scratch, e->scratch, b->scratch);
     e->pool_bytes = kv_pool_bytes(&b->shape, info->ratio, info->n_kv_layer, b->n_block);
-    TRY(pages_map(&e->pool_mem, e->pool_bytes, err));
+    TRY(engine_take(e, &e->pool_mem, e->pool_bytes, err));
     kv_pool_init(&e->pool, &b->shape, info->ratio, info->n_kv_layer, e->pool_mem, b->n_block);
     TRY(batch_open(&e->batch, b->max_rows, b->n_session, err));
     e->sampling.pair = calloc(n_vocab, sizeof *e->sampling.pair);
@@ -233,8 +259,8 @@ void engine_close(struct engine *e)
     free(e->sampling.pair);
     free(e->sampling.count);
     batch_close(&e->batch);
-    pages_unmap(e->pool_mem, e->pool_bytes);
-    pages_unmap(e->scratch, e->budget.scratch);
+    engine_give_back(e, e->pool_mem, e->pool_bytes);
+    engine_give_back(e, e->scratch, e->budget.scratch);
     vocab_rules_close(&e->rules);
     lock_free(e->text_lock);
     tokenizer_close(e->text);
@@ -279,6 +305,14 @@ static void keep_logits(struct batch *b)
     }
 }
 
+static int look_at_logits(struct dev *d, struct model_out *out, struct err *err)
+{
+    out->logits = dev_look(d, &out->logits);
+    if (out->mtp_logits.data)
+        out->mtp_logits = dev_look(d, &out->mtp_logits);
+    return dev_wait(d, err);
+}
+
 int engine_step(struct engine *e, struct batch *b, struct err *err)
 {
     struct rows rows = { .n = b->n_row, .host = b->row, .n_seq = b->n_part, .kv = b->kv };
@@ -291,6 +325,8 @@ int engine_step(struct engine *e, struct batch *b, struct err *err)
         e->dev->stop = &b->part[0].session->cancelled;
     model_forward(e->model, &rows, b->with_mtp ? &next : NULL, &b->out);
     int code = dev_wait(e->dev, err);
+    if (code == 0)
+        code = look_at_logits(e->dev, &b->out, err);
     e->dev->stop = NULL;
     for (int i = 0; i < b->n_part; i++) {
         if (code == 0)

@@ -46,6 +46,10 @@ struct engine {
 int engine_open(struct engine *e, const struct dstar_options *o, struct err *err);
 void engine_close(struct engine *e);
 
+/* Zeros or not: memory for conversations, that the device and the host see. */
+int engine_take(struct engine *e, void **mem, size_t bytes, struct err *err);
+void engine_give_back(struct engine *e, void *mem, size_t bytes);
+
 /* What stands behind the public handle, for folders that look inside. */
 struct engine *engine_of(dstar_engine *handle);
 

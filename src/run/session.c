@@ -6,7 +6,6 @@
 
 #include "clock.h"
 #include "engine.h"
-#include "pages.h"
 
 #include <stdlib.h>
 
@@ -22,7 +21,7 @@ int session_open(struct session *s, struct engine *e, struct err *err)
     const struct budget *b = &e->budget;
     int n_vocab = e->rules.n_vocab;
     *s = (struct session){ .engine = e, .mem_bytes = b->session };
-    TRY(pages_map(&s->mem, s->mem_bytes, err));
+    TRY(engine_take(e, &s->mem, s->mem_bytes, err));
     arena_init(&a, s->mem, s->mem_bytes);
     s->logits = arena_alloc(&a, (size_t)n_vocab * sizeof *s->logits);
     uint64_t *mask = arena_alloc(&a, sampler_mask_bytes(n_vocab));
@@ -45,7 +44,7 @@ void session_close(struct session *s)
         return;
     kv_seq_release(&s->kv);
     buf_release(&s->note);
-    pages_unmap(s->mem, s->mem_bytes);
+    engine_give_back(s->engine, s->mem, s->mem_bytes);
     s->engine->n_session--;
     *s = (struct session){ 0 };
 }

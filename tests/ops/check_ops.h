@@ -23,17 +23,19 @@
 #include "ops.h"
 #include "rng.h"
 #include "ops/tolerance.h"
+#include "ops/check_memory.h"
 
 #define GUARD 64
 #define MAX_OUT 3
+#define FEW_ROWS 8
 
 /* ---- devices ------------------------------------------------------------------------------- */
 
 enum table { TABLE_REF, TABLE_PLAIN, TABLE_AVX2, TABLE_AVX512, TABLE_AMX,
-             TABLE_NEON, TABLE_DOTPROD, TABLE_I8MM, TABLE_EXACT, N_TABLE };
+             TABLE_NEON, TABLE_DOTPROD, TABLE_I8MM, TABLE_CUDA, TABLE_EXACT, N_TABLE };
 static const char *const table_name[] = { "ref", "cpu plain C", "cpu AVX2", "cpu AVX-512",
                                           "cpu AMX", "cpu NEON", "cpu NEON with dotprod",
-                                          "cpu NEON with i8mm", "cpu exact" };
+                                          "cpu NEON with i8mm", "cuda", "cpu exact" };
 static const unsigned table_isa[N_TABLE] = {
     [TABLE_AVX2] = CPU_AVX2,
     [TABLE_AVX512] = CPU_AVX2 | CPU_AVX512VNNI,
@@ -54,7 +56,8 @@ static struct dev *open_table(enum table table, int n_thread)
     };
     struct err e = { 0 };
     struct dev *d = NULL;
-    if (dev_open(&d, table == TABLE_REF ? "ref" : "cpu", &opt, &e) < 0)
+    const char *name = table == TABLE_REF ? "ref" : table == TABLE_CUDA ? "cuda" : "cpu";
+    if (open_device(&d, name, &opt, &e) < 0)
         fail_msg("%s", e.text);
     return d;
 }
@@ -64,11 +67,16 @@ static struct dev *table_at(enum table table, int n_thread)
     struct dev **d = &table_dev[table][n_thread];
     if (!*d)
         *d = open_table(table, n_thread);
+    if (table == TABLE_CUDA)
+        set_order(n_thread);
     return *d;
 }
 
+/* The program for GPUs leaves the processor's tables to the other one. */
 static bool table_exists(enum table table)
 {
+    if (ON_GPU || table == TABLE_CUDA)
+        return ON_GPU && (table == TABLE_CUDA || table == TABLE_REF);
     return table == TABLE_EXACT || !(table_isa[table] & ~cpu_isa_detect());
 }
 
@@ -77,7 +85,7 @@ static void close_tables(void)
     for (int t = 0; t < N_TABLE; t++)
         for (int n = 0; n < 4; n++)
             if (table_dev[t][n])
-                dev_close(table_dev[t][n]);
+                close_device(table_dev[t][n]);
 }
 
 /* ---- data ---------------------------------------------------------------------------------- */
@@ -113,8 +121,8 @@ static int n_kept;
 
 static void *take(size_t n)
 {
-    void *p = calloc(1, n + 64);
-    assert_non_null(p);
+    void *p = new_memory(n + 64);
+    memset(p, 0, n + 64);
     assert_true(n_kept < (int)COUNT_OF(kept));
     kept[n_kept++] = p;
     return p;
@@ -123,7 +131,7 @@ static void *take(size_t n)
 static void drop_memory(void)
 {
     while (n_kept > 0)
-        free(kept[--n_kept]);
+        free_memory(kept[--n_kept]);
 }
 
 /* Activations: rows further apart than they are wide, beginning at an odd multiple of 4. */
@@ -169,6 +177,7 @@ struct op_case {
     double energy;    /* expected square of the output, for errors to be seen against; 0: its own */
     bool has_products; /* of packed weights: all that NEON's tables differ in */
     bool not_alone;   /* a row by itself means something else */
+    bool is_product;  /* on a GPU sums of few rows have another order than those of many */
     uint8_t *state;   /* memory the op changes, put back before every run; compared as bits only */
     size_t state_bytes;
     void (*check)(const struct op_case *c, enum table table, const struct tensor *out,
@@ -202,8 +211,7 @@ static void new_outputs(const struct op_case *c, struct result *r, int first, in
         int rows = s->per_row ? s->per_row * n : 1;
         size_t pitch = (size_t)s->cols * elem_bytes(s->type);
         r->bytes[o] = pitch * (size_t)rows;
-        r->mem[o] = malloc(r->bytes[o] + 2 * GUARD + 4);
-        assert_non_null(r->mem[o]);
+        r->mem[o] = new_memory(r->bytes[o] + 2 * GUARD + 4);
         memset(r->mem[o], 0xa5, r->bytes[o] + 2 * GUARD + 4);
         r->out[o] = (struct tensor){ r->mem[o] + GUARD + 4, s->type, s->cols, rows, pitch, NULL,
                                      0 };
@@ -224,7 +232,7 @@ static void check_guards(const struct op_case *c, const struct result *r, const 
 static void free_result(const struct op_case *c, struct result *r)
 {
     for (int o = 0; o < c->n_out; o++)
-        free(r->mem[o]);
+        free_memory(r->mem[o]);
     free(r->state);
 }
 
@@ -239,8 +247,7 @@ static struct result run_case(const struct op_case *c, enum table table, int n_t
     dev_begin(d);
     c->call(d, c->in, r.out, first, n);
     size_t need = d->scratch.peak;
-    uint8_t *mem = aligned_alloc(ARENA_ALIGN, round_up(need + 2 * ARENA_ALIGN, ARENA_ALIGN));
-    assert_non_null(mem);
+    uint8_t *mem = new_memory(need + 2 * ARENA_ALIGN);
     memset(mem, 0xff, need + 2 * ARENA_ALIGN); /* NaN: nothing may be used unset */
     arena_init(&d->scratch, mem, need);
     dev_begin(d);
@@ -253,7 +260,7 @@ static struct result run_case(const struct op_case *c, enum table table, int n_t
         assert_int_equal(mem[need + i], 0xff);
     check_guards(c, &r, table_name[table]);
     arena_init(&d->scratch, NULL, 0);
-    free(mem);
+    free_memory(mem);
     return r;
 }
 
@@ -359,7 +366,9 @@ static void check_alone(const struct op_case *c, enum table table, const struct 
                         const uint8_t *pristine)
 {
     struct result last = { 0 };
-    int step = c->n <= 8 || c->state ? 1 : 9; /* a cache is built by all rows in order */
+    int step = c->n <= FEW_ROWS || c->state ? 1 : 9; /* a cache is built by all rows in order */
+    if (table == TABLE_CUDA && c->is_product && c->n > FEW_ROWS)
+        return;
     for (int i = 0; i < c->n; i += step) {
         struct result one = run_case(c, table, 2, i, 1);
         for (int o = 0; o < c->n_out; o++) {
@@ -387,7 +396,8 @@ static void check_table(const struct op_case *c, enum table table, const struct 
         compare_with_ref(c, table, &first, want);
     if (c->read_state)
         compare_states(c, table, &first, want);
-    for (int n_thread = 1; n_thread <= 3; n_thread++) {
+    bool gpu = table == TABLE_CUDA; /* there it is the order in which threads take turns */
+    for (int n_thread = gpu ? 2 : 1; n_thread <= (gpu && c->n > FEW_ROWS ? 2 : 3); n_thread++) {
         struct result again = run_case(c, table, n_thread, 0, c->n);
         take_state(c, &again, pristine);
         same_result(c, table, n_thread == 1 ? "the same again" : "more threads", &first, &again);

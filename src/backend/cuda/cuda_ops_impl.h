@@ -1,0 +1,50 @@
+/* cuda_ops_impl.h - the ops on a GPU: each queues kernels and returns. */
+#ifndef DS_CUDA_OPS_IMPL_H
+#define DS_CUDA_OPS_IMPL_H
+
+#include "ops_table.h"
+
+void cuda_ops_fill(struct ops *ops);
+
+void cuda_begin(struct dev *);
+int cuda_wait(struct dev *, struct err *);
+void cuda_copy(struct dev *, void *, const void *, size_t);
+struct tensor cuda_look(struct dev *, const struct tensor *);
+
+void cuda_embed(struct dev *, struct tensor *, const struct tensor *, const struct rows *);
+void cuda_gather(struct dev *, struct tensor *, const struct tensor *, const struct rows *);
+void cuda_norm(struct dev *, struct tensor *, const struct tensor *, const float *, float);
+void cuda_norm_heads(struct dev *, struct tensor *, int, float);
+void cuda_matmul(struct dev *, struct tensor *, const struct tensor *, const struct tensor *);
+void cuda_matmul_exact(struct dev *, struct tensor *, const struct tensor *,
+                       const struct tensor *);
+void cuda_matmul_grouped(struct dev *, struct tensor *, const struct tensor *,
+                         const struct tensor *, int);
+void cuda_swiglu(struct dev *, struct tensor *, const struct tensor *, const struct tensor *,
+                 float);
+void cuda_add(struct dev *, struct tensor *, const struct tensor *);
+void cuda_rope(struct dev *, struct tensor *, int, const struct rope *, bool, const struct rows *);
+
+void cuda_hc_mix(struct dev *, struct tensor *, struct tensor *, const struct tensor *,
+                 const struct hc *);
+void cuda_hc_spread(struct dev *, struct tensor *, const struct tensor *, const struct tensor *,
+                    const struct hc *);
+void cuda_hc_head(struct dev *, struct tensor *, const struct tensor *, const struct hc *);
+
+void cuda_kv_store(struct dev *, const struct tensor *, const struct rows *, int);
+void cuda_compress(struct dev *, const struct tensor *, const struct tensor *,
+                   const struct compressor *, const struct rope *, const struct rows *, int);
+void cuda_index_query(struct dev *, struct tensor *, const struct indexer *, const struct rope *,
+                      const struct rows *);
+void cuda_pick(struct dev *, struct tensor *, const struct tensor *, const struct tensor *,
+               const struct indexer *, const struct rows *, int);
+void cuda_attend(struct dev *, struct tensor *, const struct tensor *, const struct tensor *,
+                 const struct attention *, const struct rows *, int);
+
+void cuda_route(struct dev *, struct route *, const struct tensor *, const struct router *,
+                const struct rows *);
+void cuda_experts(struct dev *, struct tensor *, const struct expert_set *, const struct route *,
+                  const struct tensor *, float);
+void cuda_sum_experts(struct dev *, struct tensor *, const struct tensor *, const struct route *);
+
+#endif

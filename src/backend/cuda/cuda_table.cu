@@ -1,0 +1,40 @@
+/* cuda_table.cu - the ops of a GPU: all of them; there is no other code that could reach its
+ * memory. */
+#include "cuda_impl.h"
+
+extern "C" {
+#include "cuda_ops_impl.h"
+}
+
+void cuda_ops_fill(struct ops *ops)
+{
+    *ops = {};
+    ops->begin = cuda_begin;
+    ops->wait = cuda_wait;
+    ops->copy = cuda_copy;
+    ops->look = cuda_look;
+    ops->take = cuda_memory_new;
+    ops->give_back = cuda_memory_free;
+    ops->left = cuda_memory_left;
+    ops->embed = cuda_embed;
+    ops->gather = cuda_gather;
+    ops->norm = cuda_norm;
+    ops->norm_heads = cuda_norm_heads;
+    ops->matmul = cuda_matmul;
+    ops->matmul_exact = cuda_matmul_exact;
+    ops->matmul_grouped = cuda_matmul_grouped;
+    ops->swiglu = cuda_swiglu;
+    ops->add = cuda_add;
+    ops->rope = cuda_rope;
+    ops->hc_mix = cuda_hc_mix;
+    ops->hc_spread = cuda_hc_spread;
+    ops->hc_head = cuda_hc_head;
+    ops->kv_store = cuda_kv_store;
+    ops->compress = cuda_compress;
+    ops->index_query = cuda_index_query;
+    ops->pick = cuda_pick;
+    ops->attend = cuda_attend;
+    ops->route = cuda_route;
+    ops->experts = cuda_experts;
+    ops->sum_experts = cuda_sum_experts;
+}

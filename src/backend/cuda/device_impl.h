@@ -1,0 +1,88 @@
+/* device_impl.h - small things that kernels share: sums over a warp or a block, unaligned loads,
+ * rotation, a conversation's cache. */
+#ifndef DS_DEVICE_IMPL_H
+#define DS_DEVICE_IMPL_H
+
+#include "cuda_impl.h"
+
+/* One row of weights. */
+struct cu_src {
+    const uint8_t *row, *scale;
+    const struct cu_tables *tables;
+};
+
+#define LANE ((int)(threadIdx.x % WARP))
+#define ALL_LANES 0xffffffffu
+
+/* Over groups of `width` neighbouring lanes; every lane gets the result. */
+template <int width> __device__ __forceinline__ float lanes_sum(float x)
+{
+    for (int i = width / 2; i > 0; i /= 2)
+        x += __shfl_xor_sync(ALL_LANES, x, i);
+    return x;
+}
+
+__device__ __forceinline__ float warp_sum(float x)
+{
+    return lanes_sum<WARP>(x);
+}
+
+__device__ __forceinline__ float warp_max(float x)
+{
+    for (int i = WARP / 2; i > 0; i /= 2)
+        x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, i));
+    return x;
+}
+
+/* What the warps of a block show each other. */
+struct cu_sums {
+    float part[WARP];
+};
+
+/* Over a block. Every thread gets the sum. */
+__device__ __forceinline__ float block_sum(float x, struct cu_sums *shared)
+{
+    int warp = (int)(threadIdx.x / WARP), n = (int)(blockDim.x / WARP);
+    x = warp_sum(x);
+    __syncthreads();
+    if (LANE == 0)
+        shared->part[warp] = x;
+    __syncthreads();
+    x = 0;
+    for (int i = 0; i < n; i++)
+        x += shared->part[i];
+    return x;
+}
+
+/* One rotary pair, turned by `angle` or back. */
+__device__ __forceinline__ void rotate_pair(float *x, float angle, bool inverse)
+{
+    float a = x[0], b = x[1], sine, cosine;
+    sincosf(angle, &sine, &cosine);
+    sine = inverse ? -sine : sine;
+    x[0] = a * cosine - b * sine;
+    x[1] = a * sine + b * cosine;
+}
+
+/* Little-endian words at any address: only words that hold a wanted byte are read. */
+__device__ __forceinline__ uint32_t load32(const uint8_t *p)
+{
+    uintptr_t at = (uintptr_t)p;
+    uint32_t lo = *(const uint32_t *)(at & ~(uintptr_t)3);
+    uint32_t hi = *(const uint32_t *)((at + 3) & ~(uintptr_t)3);
+    return __funnelshift_r(lo, hi, (unsigned)(at & 3) * 8);
+}
+
+__device__ __forceinline__ uint32_t load16(const uint8_t *p)
+{
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8;
+}
+
+/* ---- cached rows ---------------------------------------------------------------------------- */
+
+__device__ __forceinline__ const struct kv_layer *kv_of(const struct cu_step *s, int seq, int l)
+{
+    return s->kv + (size_t)seq * s->n_layer + l;
+}
+
+#endif

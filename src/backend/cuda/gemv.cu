@@ -1,0 +1,263 @@
+/* gemv.cu - products with few rows of activations: a warp for a row of weights, a lane for 32 of
+ * its elements at a time. The time is that of reading the weights, so they are read once for up to
+ * eight rows. Also how activations are rounded, and the ops themselves. */
+#include "product_impl.h"
+#include "widen_impl.h"
+
+extern "C" {
+#include "cuda_ops_impl.h"
+}
+
+#define THREADS 128
+#define ROWS (THREADS / WARP) /* of weights, for a block */
+
+/* ---- rounding activations ------------------------------------------------------------------ */
+
+__device__ __forceinline__ uint32_t warp_max_bits(uint32_t x)
+{
+    for (int i = WARP / 2; i > 0; i /= 2) {
+        uint32_t other = __shfl_xor_sync(ALL_LANES, x, i);
+        x = x > other ? x : other;
+    }
+    return x;
+}
+
+/* A warp rounds `block` elements, each lane block / 32 neighbours. The bits of |x| order as the
+ * numbers do, with infinity and NaN on top. */
+template <int block>
+__device__ __forceinline__ void pack_group(const float *x, int8_t *q, float *d, int16_t *sum)
+{
+    const int each = block / WARP;
+    float mine[each];
+    uint32_t top = 0;
+    int total = 0;
+    for (int i = 0; i < each; i++) {
+        uint32_t bits = __float_as_uint(mine[i] = x[LANE * each + i]) & 0x7fffffff;
+        top = top > bits ? top : bits;
+    }
+    top = warp_max_bits(top);
+    bool bad = top >= 0x7f800000, zero = bad || top < 0x0d800000; /* 2^-100 */
+    float inverse = 127 / __uint_as_float(top);
+    for (int i = 0; i < each; i++) {
+        int v = zero ? 0 : (int)rintf(mine[i] * inverse);
+        q[LANE * each + i] = (int8_t)v;
+        total += v;
+    }
+    for (int i = 16 / each / 2; i > 0; i /= 2)
+        total += __shfl_xor_sync(ALL_LANES, total, i);
+    if (LANE % (16 / each) == 0)
+        sum[LANE / (16 / each)] = (int16_t)total;
+    if (LANE == 0)
+        *d = bad ? __uint_as_float(0x7fc00000) : zero ? 0 : __uint_as_float(top) / 127;
+}
+
+/* Grid: groups of blocks, rows. */
+template <int block> __global__ void __launch_bounds__(THREADS) pack_kernel(struct cu_pack p)
+{
+    int g = (int)(blockIdx.x * ROWS + threadIdx.x / WARP);
+    if (g >= p.k / block)
+        return;
+    const float *x = (const float *)(p.from + blockIdx.y * p.pitch) + (size_t)g * block;
+    uint8_t *row = p.to + blockIdx.y * (((size_t)p.k + p.k / block * 4 + p.k / 16 * 2 + 63) & ~63);
+    float *d = (float *)(row + p.k);
+    pack_group<block>(x, (int8_t *)row + (size_t)g * block, d + g,
+                      (int16_t *)(d + p.k / block) + (size_t)g * (block / 16));
+}
+
+void cuda_pack(struct dev *d, const struct cu_pack *p)
+{
+    dim3 grid(blocks_for((size_t)(p->k / p->block), ROWS), (unsigned)p->n);
+    if (p->block == 32)
+        LAUNCH(d, pack_kernel<32>, grid, THREADS, 0, *p);
+    else
+        LAUNCH(d, pack_kernel<256>, grid, THREADS, 0, *p);
+}
+
+/* ---- rounded activations, whole numbers ---------------------------------------------------- */
+
+template <int type>
+__device__ __forceinline__ float add_unit(const struct cu_unit *w, const struct cu_act *a, int u,
+                                          float sum)
+{
+    const int4 *q = (const int4 *)(a->row + (size_t)u * UNIT);
+    int4 lo = q[0], hi = q[1];
+    float d = act_d(a)[u / (a->block / UNIT)];
+    int s = __dp4a(w->q[0], lo.x, __dp4a(w->q[1], lo.y, __dp4a(w->q[2], lo.z, 0)));
+    s = __dp4a(w->q[3], lo.w, __dp4a(w->q[4], hi.x, __dp4a(w->q[5], hi.y, s)));
+    s = __dp4a(w->q[6], hi.z, __dp4a(w->q[7], hi.w, s));
+    sum = fmaf(w->d * d, (float)s, sum);
+    if (type == DT_Q2_K || type == DT_Q4_K) {
+        const int16_t *x = act_sums(a) + 2 * u;
+        sum = fmaf(-(w->dm * d), (float)(w->m[0] * x[0] + w->m[1] * x[1]), sum);
+    }
+    return sum;
+}
+
+template <int type, int n_x>
+__global__ void __launch_bounds__(THREADS) few_kernel(struct cu_product p)
+{
+    int r = (int)(blockIdx.x * ROWS + threadIdx.x / WARP);
+    const int block = type == DT_Q8_0 || type == DT_MXFP4 || type == DT_FP4 ? 32 : 256;
+    struct cu_job job = job_at(&p, (int)blockIdx.z);
+    if (r >= p.rows)
+        return;
+    struct cu_src src = job_row(&p, &job, r);
+    for (int i0 = 0; i0 < job.n; i0 += n_x) {
+        const uint8_t *x[n_x];
+        float sum[n_x];
+        for (int i = 0; i < n_x; i++) {
+            x[i] = job_in(&p, &job, i0 + i < job.n ? i0 + i : job.n - 1);
+            sum[i] = 0;
+        }
+        for (int u = LANE; u < p.k / UNIT; u += WARP) {
+            struct cu_unit w;
+            unit_load(type, &src, u, &w);
+#pragma unroll
+            for (int i = 0; i < n_x; i++) {
+                struct cu_act a = { x[i], p.k, block };
+                sum[i] = add_unit<type>(&w, &a, u, sum[i]);
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < n_x; i++) {
+            float all = warp_sum(sum[i]);
+            if (LANE == 0 && i0 + i < job.n)
+                job_out(&p, &job, i0 + i)[r] = all;
+        }
+    }
+}
+
+template <int type> static void few(struct dev *d, const struct cu_product *p, dim3 grid)
+{
+    if (p->n == 1)
+        LAUNCH(d, (few_kernel<type, 1>), grid, THREADS, 0, *p);
+    else if (p->n == 2)
+        LAUNCH(d, (few_kernel<type, 2>), grid, THREADS, 0, *p);
+    else if (p->n <= 4)
+        LAUNCH(d, (few_kernel<type, 4>), grid, THREADS, 0, *p);
+    else
+        LAUNCH(d, (few_kernel<type, 8>), grid, THREADS, 0, *p);
+}
+
+void cuda_product_few(struct dev *d, const struct cu_product *p, int n_job)
+{
+    dim3 grid(blocks_for((size_t)p->rows, ROWS), 1, (unsigned)n_job);
+    switch (p->type) {
+    case DT_Q8_0: few<DT_Q8_0>(d, p, grid); return;
+    case DT_MXFP4: few<DT_MXFP4>(d, p, grid); return;
+    case DT_FP4: few<DT_FP4>(d, p, grid); return;
+    case DT_Q2_K: few<DT_Q2_K>(d, p, grid); return;
+    case DT_Q4_K: few<DT_Q4_K>(d, p, grid); return;
+    default: few<DT_IQ2_XXS>(d, p, grid);
+    }
+}
+
+/* ---- activations as they are --------------------------------------------------------------- */
+
+/* sum plus n of 32 elements of w times those of x. */
+__device__ __forceinline__ float add_widened(const float *w, const float *x, int n, float sum)
+{
+#pragma unroll
+    for (int e = 0; e < UNIT; e++)
+        sum = e < n ? fmaf(w[e], x[e], sum) : sum;
+    return sum;
+}
+
+__global__ void __launch_bounds__(THREADS) few_exact_kernel(struct cu_product p)
+{
+    int r = (int)(blockIdx.x * ROWS + threadIdx.x / WARP);
+    struct cu_job job = job_at(&p, (int)blockIdx.z);
+    if (r >= p.rows)
+        return;
+    struct cu_src src = job_row(&p, &job, r);
+    for (int i0 = 0; i0 < job.n; i0 += FEW_MAX) {
+        float sum[FEW_MAX] = { 0 };
+        for (int u = LANE; u * UNIT < p.k; u += WARP) {
+            float w[UNIT];
+            widen(p.type, &src, u, p.k, w);
+#pragma unroll
+            for (int i = 0; i < FEW_MAX; i++) {
+                int row = i0 + i < job.n ? i0 + i : job.n - 1;
+                const float *x = (const float *)job_in(&p, &job, row) + (size_t)u * UNIT;
+                sum[i] = i0 + i < job.n ? add_widened(w, x, p.k - u * UNIT, sum[i]) : 0;
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < FEW_MAX; i++) {
+            float all = i0 + i < job.n ? warp_sum(sum[i]) : 0;
+            if (LANE == 0 && i0 + i < job.n)
+                job_out(&p, &job, i0 + i)[r] = all;
+        }
+    }
+}
+
+void cuda_product_few_exact(struct dev *d, const struct cu_product *p, int n_job)
+{
+    dim3 grid(blocks_for((size_t)p->rows, ROWS), 1, (unsigned)n_job);
+    LAUNCH(d, few_exact_kernel, grid, THREADS, 0, *p);
+}
+
+/* ---- ops ----------------------------------------------------------------------------------- */
+
+/* Activations of all groups lie side by side: rounded as rows of n_group * k elements would mix
+ * their steps, so every group of a row becomes a row of its own. */
+static bool pack_groups(struct dev *d, struct cu_product *p, const struct tensor *x, int n_group)
+{
+    int block = act_block(p->type);
+    size_t bytes = act_bytes(block, p->k), rows = (size_t)x->rows;
+    uint8_t *to = (uint8_t *)dev_alloc(d, bytes * rows * (size_t)n_group);
+    if (!cuda_runs(d))
+        return false;
+    for (int g = 0; g < n_group; g++) {
+        struct cu_pack pack = { p->x + (size_t)g * p->x_job, x->pitch, to + bytes * rows * g, p->k,
+                                block, x->rows };
+        cuda_pack(d, &pack);
+    }
+    p->x = to;
+    p->x_pitch = bytes;
+    p->x_job = bytes * rows;
+    return true;
+}
+
+static void product(struct dev *d, struct tensor *out, const struct tensor *w,
+                    const struct tensor *x, int n_group, bool exact)
+{
+    struct cu_product p;
+    size_t mark = arena_mark(&d->scratch);
+    memset(&p, 0, sizeof p);
+    p.type = w->type;
+    p.k = w->cols;
+    p.rows = w->rows / n_group;
+    p.n = x->rows;
+    p.tables = cuda_of(d)->tables;
+    p.w = weights_of(w);
+    p.x = (const uint8_t *)x->data;
+    p.x_pitch = x->pitch;
+    p.x_job = (size_t)p.k * sizeof(float);
+    p.out = (float *)out->data;
+    p.out_pitch = out->pitch / sizeof(float);
+    p.out_job = (size_t)p.rows;
+    bool few = x->rows <= FEW_MAX, rounds = !exact && !cuda_of(d)->exact && act_block(w->type);
+    if (rounds && pack_groups(d, &p, x, n_group))
+        (few ? cuda_product_few : cuda_product_many)(d, &p, n_group);
+    else if (!rounds && cuda_runs(d))
+        (few ? cuda_product_few_exact : cuda_product_many_exact)(d, &p, n_group);
+    arena_rewind(&d->scratch, mark);
+}
+
+void cuda_matmul(struct dev *d, struct tensor *out, const struct tensor *w, const struct tensor *x)
+{
+    product(d, out, w, x, 1, false);
+}
+
+void cuda_matmul_exact(struct dev *d, struct tensor *out, const struct tensor *w,
+                       const struct tensor *x)
+{
+    product(d, out, w, x, 1, true);
+}
+
+void cuda_matmul_grouped(struct dev *d, struct tensor *out, const struct tensor *w,
+                         const struct tensor *x, int n_group)
+{
+    product(d, out, w, x, n_group, false);
+}

@@ -1,0 +1,295 @@
+/* moe.cu - routed experts. Their pairs (a row's use of an expert) are grouped on the device, so
+ * that the host need not wait for the route; then gate and up, the gate with the routing weight,
+ * and down are products with a job for every expert that is used. */
+#include "product_impl.h"
+
+extern "C" {
+#include "cuda_ops_impl.h"
+}
+
+#define THREADS 256
+#define MAX_EXPERT 1024
+
+/* ---- grouping ------------------------------------------------------------------------------ */
+
+struct counts {
+    int place[MAX_EXPERT]; /* of expert id in the set, or -1 */
+    int n[MAX_EXPERT];     /* pairs of the set's expert; then where they begin */
+};
+
+struct grouping {
+    const int *id;          /* [n_set] the set's experts, ascending; NULL: from first_id on */
+    int first_id, n_set, n_used, n_pair;
+    const int32_t *route;   /* [n_pair] ids */
+    size_t route_pitch;     /* in ids */
+    struct cu_groups *groups;
+    int *active, *first, *pair;
+};
+
+__device__ __forceinline__ int pair_place(const struct counts *c, const struct grouping *g, int i)
+{
+    int id = g->route[(size_t)(i / g->n_used) * g->route_pitch + i % g->n_used];
+    return id >= 0 && id < MAX_EXPERT ? c->place[id] : -1;
+}
+
+/* Numbers of pairs to the places where lists begin. */
+__device__ __forceinline__ void begin_lists(struct counts *c, const struct grouping *g)
+{
+    int n_active = 0, sum = 0;
+    for (int e = 0; e < g->n_set; e++) {
+        int n = c->n[e];
+        c->n[e] = sum;
+        if (n) {
+            g->active[n_active] = e;
+            g->first[n_active++] = sum;
+        }
+        sum += n;
+    }
+    g->first[n_active] = sum;
+    *g->groups = { n_active, g->active, g->first, g->pair };
+}
+
+/* One block. A list is written by one thread, so that it is in order. */
+__global__ void __launch_bounds__(THREADS) group_kernel(struct grouping g)
+{
+    SHARED(struct counts, c);
+    int t = (int)threadIdx.x;
+    for (int e = t; e < MAX_EXPERT; e += THREADS) {
+        c.place[e] = -1;
+        c.n[e] = 0;
+    }
+    __syncthreads();
+    for (int e = t; e < g.n_set; e += THREADS)
+        c.place[g.id ? g.id[e] : g.first_id + e] = e;
+    __syncthreads();
+    for (int i = t; i < g.n_pair; i += THREADS) {
+        int e = pair_place(&c, &g, i);
+        if (e >= 0)
+            atomicAdd(&c.n[e], 1);
+    }
+    __syncthreads();
+    if (t == 0)
+        begin_lists(&c, &g);
+    __syncthreads();
+    for (int e = t; e < g.n_set; e += THREADS)
+        for (int i = 0, at = c.n[e]; i < g.n_pair; i++)
+            if (pair_place(&c, &g, i) == e)
+                g.pair[at++] = i;
+}
+
+/* ---- the gate ------------------------------------------------------------------------------ */
+
+struct cu_gate {
+    float *gate, *up; /* [n_pair][n_mid] in the order of lists */
+    int n_mid, n_used;
+    const float *weight;
+    size_t weight_pitch;
+    const struct cu_groups *groups;
+    float clamp;
+};
+
+/* gate := weight * silu(gate) * up. Grid: elements, places in the lists. */
+__global__ void __launch_bounds__(THREADS) gate_kernel(struct cu_gate g)
+{
+    size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x, row = blockIdx.y;
+    if (i >= (size_t)g.n_mid || (int)row >= g.groups->first[g.groups->n_active])
+        return;
+    int pair = g.groups->pair[row];
+    float weight = g.weight[(size_t)(pair / g.n_used) * g.weight_pitch + pair % g.n_used];
+    float *at = g.gate + row * g.n_mid + i, a = *at, b = g.up[row * g.n_mid + i];
+    a = a > g.clamp ? g.clamp : a;
+    b = b > g.clamp ? g.clamp : b < -g.clamp ? -g.clamp : b;
+    *at = a / (1 + expf(-a)) * b * weight;
+}
+
+/* ---- the op -------------------------------------------------------------------------------- */
+
+enum { GATE, UP, DOWN, N_MATRIX };
+
+struct experts {
+    const struct tensor *x;
+    struct tensor *part;
+    const struct route *route;
+    const struct expert_set *some;
+    float clamp;
+    int n_pair, n_mid;
+    bool regular[N_MATRIX];              /* experts follow each other at equal distances */
+    const struct cu_weights *w[N_MATRIX]; /* else: on the device, [set] */
+    struct grouping g;
+    float *gate, *up;
+    uint8_t *packed;                     /* x, or what goes into down */
+};
+
+static const struct tensor *matrix(const struct expert *e, int which)
+{
+    return which == GATE ? &e->gate : which == UP ? &e->up : &e->down;
+}
+
+/* From one expert to the next. */
+static size_t distance(const struct expert_set *some, int which)
+{
+    return some->n < 2 ? 0 : (size_t)((uintptr_t)matrix(&some->e[1], which)->data -
+                                      (uintptr_t)matrix(&some->e[0], which)->data);
+}
+
+static size_t scale_distance(const struct expert_set *some, int which)
+{
+    return some->n < 2 ? 0 : (size_t)((uintptr_t)matrix(&some->e[1], which)->scale -
+                                      (uintptr_t)matrix(&some->e[0], which)->scale);
+}
+
+static bool is_regular(const struct expert_set *some, int which)
+{
+    const struct tensor *t = matrix(&some->e[0], which);
+    size_t by = distance(some, which), scale_by = scale_distance(some, which);
+    for (int i = 0; i < some->n; i++) {
+        const struct tensor *w = matrix(&some->e[i], which);
+        CHECK(w->type == t->type && w->cols == t->cols && w->rows == t->rows);
+        if (some->e[i].id != some->e[0].id + i ||
+            (uintptr_t)w->data != (uintptr_t)t->data + (size_t)i * by ||
+            (uintptr_t)w->scale != (uintptr_t)t->scale + (size_t)i * scale_by)
+            return false;
+    }
+    return true;
+}
+
+/* What the device must be told of the set: nothing where it is regular. */
+static void show_set(struct dev *d, struct experts *p)
+{
+    size_t n = (size_t)p->some->n;
+    p->g.first_id = p->some->e[0].id;
+    for (int m = 0; m < N_MATRIX; m++) {
+        p->regular[m] = is_regular(p->some, m);
+        struct cu_weights *w = NULL;
+        if (!p->regular[m])
+            w = (struct cu_weights *)cuda_stage(d, n * sizeof *w);
+        for (size_t i = 0; i < n && w; i++)
+            w[i] = weights_of(matrix(&p->some->e[i], m));
+        if (w)
+            p->w[m] = (const struct cu_weights *)cuda_send(d, w, n * sizeof *w);
+    }
+    if (p->regular[GATE] && p->regular[UP] && p->regular[DOWN])
+        return;
+    int *id = (int *)cuda_stage(d, n * sizeof *id);
+    for (size_t i = 0; i < n && id; i++)
+        id[i] = p->some->e[i].id;
+    if (id)
+        p->g.id = (const int *)cuda_send(d, id, n * sizeof *id);
+}
+
+/* Sizes follow from shapes alone, so that planning sees the same ones. */
+static void take_workspace(struct dev *d, struct experts *p)
+{
+    size_t n = (size_t)p->n_pair, n_set = (size_t)p->some->n;
+    size_t x_bytes = act_bytes(32, p->x->cols) * (size_t)p->x->rows;
+    p->g.groups = (struct cu_groups *)dev_alloc(d, sizeof *p->g.groups);
+    p->g.active = (int *)dev_alloc(d, n_set * sizeof(int));
+    p->g.first = (int *)dev_alloc(d, (n_set + 1) * sizeof(int));
+    p->g.pair = (int *)dev_alloc(d, n * sizeof(int));
+    p->gate = (float *)dev_alloc(d, n * (size_t)p->n_mid * sizeof(float));
+    p->up = (float *)dev_alloc(d, n * (size_t)p->n_mid * sizeof(float));
+    p->packed = (uint8_t *)dev_alloc(d, MAX(x_bytes, n * act_bytes(32, p->n_mid)));
+}
+
+/* One of the three matrices for every used expert: rows of x to places in the lists, or those to
+ * pairs. */
+static void product(struct dev *d, struct experts *p, int which, float *out)
+{
+    const struct tensor *w = matrix(&p->some->e[0], which);
+    struct cu_product c;
+    bool down = which == DOWN, few = p->x->rows <= FEW_MAX;
+    int n_job = MIN(p->n_pair, p->some->n), block = cuda_of(d)->exact ? 0 : act_block(w->type);
+    memset(&c, 0, sizeof c);
+    c.type = w->type;
+    c.k = w->cols;
+    c.rows = w->rows;
+    c.n = p->n_pair;
+    c.tables = cuda_of(d)->tables;
+    c.w = weights_of(w);
+    c.groups = p->g.groups;
+    c.expert = p->w[which];
+    c.expert_pitch = p->regular[which] ? distance(p->some, which) : 0;
+    c.expert_scale_pitch = p->regular[which] ? scale_distance(p->some, which) : 0;
+    c.in_div = down ? 0 : p->g.n_used;
+    c.out_pairs = down;
+    c.x = (const uint8_t *)(down ? (void *)p->gate : p->x->data);
+    c.x_pitch = down ? (size_t)p->n_mid * sizeof(float) : p->x->pitch;
+    c.out = out;
+    c.out_pitch = down ? p->part->pitch / sizeof(float) : (size_t)p->n_mid;
+    if (block) {
+        struct cu_pack pack = { c.x, c.x_pitch, p->packed, c.k, block,
+                                down ? p->n_pair : p->x->rows };
+        cuda_pack(d, &pack);
+        c.x = p->packed;
+        c.x_pitch = act_bytes(block, c.k);
+    }
+    if (few)
+        (block ? cuda_product_few : cuda_product_few_exact)(d, &c, n_job);
+    else
+        (block ? cuda_product_many : cuda_product_many_exact)(d, &c, n_job);
+}
+
+/* The host's copies of the lists, expert by expert. */
+static void show_pairs(struct dev *d, const struct experts *p)
+{
+    struct cu_groups g;
+    struct tensor list = { p->g.pair, DT_I32, p->n_pair, 1, (size_t)p->n_pair * 4, NULL, 0 };
+    struct tensor mid = { p->gate, DT_F32, p->n_mid, p->n_pair, (size_t)p->n_mid * 4, NULL, 0 };
+    int first[MAX_EXPERT + 1], active[MAX_EXPERT];
+    cuda_copy(d, &g, p->g.groups, sizeof g);
+    cuda_copy(d, first, p->g.first, (size_t)(p->some->n + 1) * sizeof(int));
+    cuda_copy(d, active, p->g.active, (size_t)p->some->n * sizeof(int));
+    struct tensor pair = cuda_look(d, &list), seen = cuda_look(d, &mid);
+    struct tensor x = cuda_look(d, p->x);
+    for (int a = 0; d->err.code == ERR_NONE && a < g.n_active; a++) {
+        struct tensor part = tensor_rows(&seen, first[a], first[a + 1] - first[a]);
+        struct dev_pairs pairs = { d->layer, p->some->e[active[a]].id, part.rows, p->g.n_used,
+                                   (const int *)pair.data + first[a], &x, &part };
+        d->watch->expert(d->watch->user, &pairs);
+    }
+}
+
+static void run_experts(struct dev *d, struct experts *p)
+{
+    show_set(d, p);
+    if (d->err.code != ERR_NONE)
+        return;
+    LAUNCH(d, group_kernel, 1, THREADS, 0, p->g);
+    product(d, p, GATE, p->gate);
+    product(d, p, UP, p->up);
+    struct cu_gate g = { p->gate, p->up, p->n_mid, p->g.n_used,
+                         (const float *)p->route->weight.data,
+                         p->route->weight.pitch / sizeof(float), p->g.groups, p->clamp };
+    dim3 grid(blocks_for((size_t)p->n_mid, THREADS), (unsigned)p->n_pair);
+    LAUNCH(d, gate_kernel, grid, THREADS, 0, g);
+    if (d->watch)
+        show_pairs(d, p);
+    product(d, p, DOWN, (float *)p->part->data);
+}
+
+void cuda_experts(struct dev *d, struct tensor *part, const struct expert_set *some,
+                  const struct route *route, const struct tensor *x, float clamp)
+{
+    struct experts p;
+    if (some->n == 0)
+        return;
+    CHECK(some->n <= MAX_EXPERT && some->e[some->n - 1].id < MAX_EXPERT);
+    size_t mark = arena_mark(&d->scratch);
+    memset(&p, 0, sizeof p);
+    p.x = x;
+    p.part = part;
+    p.route = route;
+    p.some = some;
+    p.clamp = clamp;
+    p.n_pair = x->rows * route->id.cols;
+    p.n_mid = some->e[0].gate.rows;
+    p.g.n_set = some->n;
+    p.g.n_used = route->id.cols;
+    p.g.n_pair = p.n_pair;
+    p.g.route = (const int32_t *)route->id.data;
+    p.g.route_pitch = route->id.pitch / sizeof(int32_t);
+    take_workspace(d, &p);
+    if (cuda_runs(d))
+        run_experts(d, &p);
+    arena_rewind(&d->scratch, mark);
+}

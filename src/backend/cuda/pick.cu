@@ -1,0 +1,214 @@
+/* pick.cu - which compressed rows a query sees: scores of all visible ones, then the exact choice
+ * of the best by radix selection, of equal ones the lower. Scores of as many rows of the step are
+ * kept at a time as fit a fixed memory. */
+#include "pack_impl.h"
+
+extern "C" {
+#include "cuda_ops_impl.h"
+}
+
+#include <math.h>
+
+#define THREADS 128
+#define WARPS (THREADS / WARP)
+#define AT_ONCE 4          /* rows of the cache that a warp scores together */
+#define ROWS 64            /* of the cache, for a block */
+#define SCORE_BYTES ((size_t)64 << 20)
+#define SHARED_BYTES 49152 /* what every GPU gives without being asked */
+
+struct picking {
+    struct cu_mat q, weight;
+    int n_head, dim, top_k, l, row0;
+    float scale;
+    float *score; /* [rows at a time][pitch] */
+    size_t pitch;
+    int32_t *picked;
+    size_t picked_pitch;
+    struct cu_step step;
+};
+
+__device__ __forceinline__ int n_visible(const struct picking *p, const struct cu_row *r)
+{
+    return (r->pos + 1) / kv_of(&p->step, r->seq, p->l)->ratio;
+}
+
+/* ---- scores -------------------------------------------------------------------------------- */
+
+/* Row b as float32 to shared memory, by a warp. */
+__device__ __forceinline__ void load_index_row(const struct picking *p, const struct cu_row *r,
+                                               int b, float *to)
+{
+    const struct kv_shape *s = &p->step.shape;
+    const struct kv_layer *layer = kv_of(&p->step, r->seq, p->l);
+    int per = s->block_tok / layer->ratio;
+    const uint8_t *row = layer->index_block[b / per] + (size_t)(b % per) * s->index_row_bytes;
+    for (int k = LANE; k < p->dim; k += WARP)
+        to[k] = s->packed ? index_value(row, p->dim, k) : ((const float *)row)[k];
+}
+
+/* A warp scores AT_ONCE rows, a lane for every 32nd head. q [dim][heads], rows [AT_ONCE][dim]. */
+__device__ __forceinline__ void score_rows(const struct picking *p, const float *q, int heads,
+                                           const float *rows, const float *weight, float *sum)
+{
+    for (int h = LANE; h < heads; h += WARP) {
+        float dot[AT_ONCE] = { 0 }, w = h < p->n_head ? weight[h] * p->scale : 0;
+        for (int k = 0; k < p->dim; k++)
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; i++)
+                dot[i] = fmaf(q[k * heads + h], rows[i * p->dim + k], dot[i]);
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++)
+            sum[i] = h < p->n_head ? fmaf(w, fmaxf(dot[i], 0), sum[i]) : sum[i];
+    }
+}
+
+/* Grid: ROWS rows of the cache, rows of the step. Shared: q transposed, then each warp's rows. */
+__global__ void __launch_bounds__(THREADS) score_kernel(struct picking p)
+{
+    SHARED_DYNAMIC(float, q);
+    int i = p.row0 + (int)blockIdx.y, heads = (p.n_head + WARP - 1) / WARP * WARP;
+    struct cu_row r = p.step.row[i];
+    int n = n_visible(&p, &r), first = (int)blockIdx.x * ROWS;
+    float *mine = q + p.dim * heads + WARP_ID * AT_ONCE * p.dim;
+    const float *from = p.q.x + (size_t)i * p.q.pitch;
+    if (n <= p.top_k || first >= n)
+        return;
+    for (int at = (int)threadIdx.x; at < heads * p.dim; at += THREADS) {
+        int h = at / p.dim, k = at % p.dim;
+        q[k * heads + h] = h < p.n_head ? from[at] : 0;
+    }
+    __syncthreads();
+    for (int b = first + WARP_ID * AT_ONCE; b < first + ROWS && b < n; b += WARPS * AT_ONCE) {
+        float sum[AT_ONCE] = { 0 };
+        for (int j = 0; j < AT_ONCE; j++)
+            load_index_row(&p, &r, b + j < n ? b + j : n - 1, mine + j * p.dim);
+        __syncwarp();
+        score_rows(&p, q, heads, mine, p.weight.x + (size_t)i * p.weight.pitch, sum);
+        for (int j = 0; j < AT_ONCE; j++) {
+            float all = warp_sum(sum[j]); /* a row must be taken, whatever the scores */
+            if (LANE == 0 && b + j < n)
+                p.score[blockIdx.y * p.pitch + b + j] = isnan(all) ? -INFINITY : all;
+        }
+        __syncwarp();
+    }
+}
+
+/* ---- the choice ---------------------------------------------------------------------------- */
+
+struct selection {
+    int histogram[256];
+    uint32_t prefix; /* of the last key taken, as far as known */
+    int left;        /* how many with that prefix are to be taken */
+    int count[WARPS];
+};
+
+/* Larger floats have larger keys; both zeros are one. */
+__device__ __forceinline__ uint32_t key_of(float x)
+{
+    uint32_t u = __float_as_uint(x + 0.f);
+    return u & 0x80000000 ? ~u : u | 0x80000000;
+}
+
+/* One more digit of the last key taken: bits shift .. shift + 7. */
+__device__ __forceinline__ void narrow(struct selection *s, const float *score, int n, int shift)
+{
+    uint32_t prefix = s->prefix, mask = shift == 24 ? 0 : 0xffffffffu << (shift + 8);
+    for (int i = (int)threadIdx.x; i < 256; i += THREADS)
+        s->histogram[i] = 0;
+    __syncthreads();
+    for (int b = (int)threadIdx.x; b < n; b += THREADS)
+        if ((key_of(score[b]) & mask) == prefix)
+            atomicAdd(&s->histogram[key_of(score[b]) >> shift & 255], 1);
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        int digit = 255;
+        for (; s->histogram[digit] < s->left; digit--)
+            s->left -= s->histogram[digit];
+        s->prefix = prefix | (uint32_t)digit << shift;
+    }
+    __syncthreads();
+}
+
+/* How many threads before this one said yes; *all: in the block. */
+__device__ __forceinline__ int rank_of(struct selection *s, bool yes, int *all)
+{
+    unsigned votes = __ballot_sync(ALL_LANES, yes);
+    int rank = __popc(votes & ((1u << LANE) - 1));
+    if (LANE == 0)
+        s->count[WARP_ID] = __popc(votes);
+    __syncthreads();
+    *all = 0;
+    for (int w = 0; w < WARPS; w++) {
+        rank += w < WARP_ID ? s->count[w] : 0;
+        *all += s->count[w];
+    }
+    __syncthreads();
+    return rank;
+}
+
+/* Grid: rows of the step. */
+__global__ void __launch_bounds__(THREADS) select_kernel(struct picking p)
+{
+    SHARED(struct selection, s);
+    int i = p.row0 + (int)blockIdx.x, t = (int)threadIdx.x;
+    struct cu_row r = p.step.row[i];
+    int n = n_visible(&p, &r), k = n < p.top_k ? n : p.top_k;
+    int32_t *picked = p.picked + (size_t)i * p.picked_pitch;
+    const float *score = p.score + blockIdx.x * p.pitch;
+    for (int j = t; j < p.top_k; j += THREADS)
+        picked[j] = j < k ? j : -1;
+    if (n <= p.top_k)
+        return;
+    if (t == 0) {
+        s.prefix = 0;
+        s.left = k;
+    }
+    __syncthreads();
+    for (int shift = 24; shift >= 0; shift -= 8)
+        narrow(&s, score, n, shift);
+    uint32_t least = s.prefix;
+    int n_equal = s.left, n_taken = 0, n_seen = 0;
+    for (int b0 = 0; b0 < n; b0 += THREADS) {
+        int b = b0 + t, all;
+        uint32_t key = b < n ? key_of(score[b]) : 0;
+        int equal = n_seen + rank_of(&s, b < n && key == least, &all);
+        n_seen += all;
+        bool take = b < n && (key > least || (key == least && equal < n_equal));
+        int to = n_taken + rank_of(&s, take, &all);
+        n_taken += all;
+        if (take)
+            picked[to] = b;
+    }
+}
+
+/* ---- the op -------------------------------------------------------------------------------- */
+
+static int most_visible(const struct rows *r, int l)
+{
+    int most = 1;
+    for (int i = 0; i < r->n; i++)
+        most = MAX(most, (r->host[i].pos + 1) / r->kv[r->host[i].seq]->layer[l].ratio);
+    return most;
+}
+
+void cuda_pick(struct dev *d, struct tensor *picked, const struct tensor *q,
+               const struct tensor *weight, const struct indexer *ix, const struct rows *r, int l)
+{
+    size_t mark = arena_mark(&d->scratch), pitch = (size_t)most_visible(r, l);
+    int heads = (ix->n_head + WARP - 1) / WARP * WARP;
+    int at_once = (int)MAX((size_t)FEW_MAX, SCORE_BYTES / (pitch * sizeof(float)));
+    size_t shared = (size_t)(heads + WARPS * AT_ONCE) * (size_t)ix->dim * sizeof(float);
+    CHECK(shared <= SHARED_BYTES);
+    at_once = MIN(at_once, r->n);
+    float *score = (float *)dev_alloc(d, (size_t)at_once * pitch * sizeof *score);
+    const struct cu_step *s = cuda_runs(d) ? cuda_rows(d, r) : NULL;
+    for (int i = 0; s && i < r->n; i += at_once) {
+        unsigned n = (unsigned)MIN(at_once, r->n - i);
+        struct picking p = { mat_of(q), mat_of(weight), ix->n_head, ix->dim, ix->top_k, l, i,
+                             ix->scale, score, pitch, (int32_t *)picked->data,
+                             picked->pitch / sizeof(int32_t), *s };
+        LAUNCH(d, score_kernel, dim3(blocks_for(pitch, ROWS), n), THREADS, shared, p);
+        LAUNCH(d, select_kernel, dim3(n), THREADS, 0, p);
+    }
+    arena_rewind(&d->scratch, mark);
+}

@@ -1,0 +1,308 @@
+/* cuda_runtime.h - as much of CUDA as our kernels use, on the processor: for tests alone.
+ *
+ * The .cu files are compiled as C++ with this header in the place of CUDA's. The threads of a block
+ * are fibers; one runs until it waits at a barrier. They take turns forwards, backwards, or lane by
+ * lane across warps (emu_order): whoever reads what another thread has not yet written, because a
+ * barrier is missing, sees the poison that shared memory is filled with before every block, or gets
+ * different bits in different orders. Misaligned access is found by -fsanitize=alignment. Blocks
+ * run one after another, so races between blocks are not found here. */
+#ifndef CUDA_EMULATED_H
+#define CUDA_EMULATED_H
+
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <ucontext.h>
+
+#define CUDA_EMULATED
+#define __global__ static
+#define __device__ static
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __restrict__
+#define __align__(n) alignas(n)
+
+struct emu_dim { unsigned x, y, z; };
+struct dim3 : emu_dim {
+    dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : emu_dim{ a, b, c } {}
+};
+struct alignas(16) int4 { int x, y, z, w; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
+struct alignas(8) int2 { int x, y; };
+struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(8) float2 { float x, y; };
+
+/* ---- fibers ------------------------------------------------------------------------------- */
+
+#define EMU_THREADS 1024
+#define EMU_STACK (64 << 10)
+#define EMU_SHARED (48 << 10)   /* what a block may declare */
+#define EMU_DYNAMIC (100 << 10) /* what a launch may ask for */
+
+enum emu_state { EMU_READY, EMU_WARP, EMU_BLOCK, EMU_DONE };
+
+typedef void *emu_place[5]; /* where to go on: the compiler's own light setjmp */
+
+struct emu_fiber {
+    emu_place at;
+    ucontext_t start;
+    enum emu_state state;
+    emu_dim index;
+    int id;
+    size_t shared_used;
+    unsigned n_exchange;
+    char *stack;
+};
+
+struct emu_warp {
+    int n_waiting;
+    uint64_t slot[2][32][8]; /* what lanes show each other; two, so that one barrier is enough */
+};
+
+struct emu_machine {
+    emu_fiber *now;
+    emu_dim block, block_dim, grid_dim;
+    int order, n_thread, n_done, n_waiting;
+    void (*call)(const void *);
+    const void *kernel;
+    emu_place scheduler;
+    emu_fiber fiber[EMU_THREADS];
+    emu_warp warp[EMU_THREADS / 32];
+    size_t dynamic_bytes, shared_bytes, used_bytes; /* shared: to be poisoned */
+    alignas(256) uint8_t shared[EMU_SHARED], dynamic[EMU_DYNAMIC];
+    size_t memory_bytes; /* what the GPU says it has */
+};
+extern emu_machine emu;
+
+#define threadIdx (emu.now->index)
+#define blockIdx (emu.block)
+#define blockDim (emu.block_dim)
+#define gridDim (emu.grid_dim)
+#define warpSize 32
+
+[[noreturn]] static inline void emu_fail(const char *what)
+{
+    fprintf(stderr, "emulated GPU: %s (block %u %u %u, thread %d)\n", what, emu.block.x,
+            emu.block.y, emu.block.z, emu.now ? emu.now->id : -1);
+    abort();
+}
+
+void emu_yield();
+
+static inline void __syncthreads()
+{
+    emu_fiber *f = emu.now;
+    f->state = EMU_BLOCK;
+    if (++emu.n_waiting + emu.n_done < emu.n_thread) {
+        emu_yield();
+        return;
+    }
+    emu.n_waiting = 0;
+    for (int i = 0; i < emu.n_thread; i++)
+        if (emu.fiber[i].state == EMU_BLOCK)
+            emu.fiber[i].state = EMU_READY;
+}
+
+static inline void __syncwarp(unsigned mask = 0xffffffff)
+{
+    emu_fiber *f = emu.now;
+    emu_warp *w = &emu.warp[f->id / 32];
+    if (mask != 0xffffffff)
+        emu_fail("only whole warps are emulated");
+    f->state = EMU_WARP;
+    if (++w->n_waiting < 32) {
+        emu_yield();
+        return;
+    }
+    w->n_waiting = 0;
+    for (int i = f->id / 32 * 32; i < f->id / 32 * 32 + 32; i++)
+        emu.fiber[i].state = EMU_READY;
+}
+
+/* Shared memory declared by a kernel: every thread declares the same, in the same order. */
+static inline void *emu_shared(size_t n)
+{
+    size_t at = emu.now->shared_used;
+    emu.now->shared_used = (at + n + 15) / 16 * 16;
+    if (emu.now->shared_used > EMU_SHARED)
+        emu_fail("too much shared memory");
+    if (emu.now->shared_used > emu.used_bytes)
+        emu.used_bytes = emu.now->shared_used;
+    return emu.shared + at;
+}
+#define SHARED(type, name) type &name = *(type *)emu_shared(sizeof(type))
+#define SHARED_DYNAMIC(type, name) type *name = (type *)emu.dynamic
+
+template <class F> static void emu_call(const void *kernel)
+{
+    (*(const F *)kernel)();
+}
+
+void emu_run(const char *name, dim3 grid, dim3 block, size_t dynamic);
+
+template <class F>
+static void emu_launch(const char *name, dim3 grid, dim3 block, size_t dynamic, const F &kernel)
+{
+    emu.call = emu_call<F>;
+    emu.kernel = &kernel;
+    emu_run(name, grid, block, dynamic);
+}
+#define LAUNCH(cu, kernel, grid, block, dynamic, ...)                                  \
+    ((void)(cu), emu_launch(#kernel, grid, block, dynamic, [&] { kernel(__VA_ARGS__); }))
+
+/* ---- what lanes show each other -------------------------------------------------------------- */
+
+/* All lanes' values; valid until the next but one exchange. */
+template <class T> static T (*emu_exchange(const T *mine, int n))[8]
+{
+    static_assert(sizeof(T) <= 8, "");
+    emu_fiber *f = emu.now;
+    emu_warp *w = &emu.warp[f->id / 32];
+    uint64_t(*slot)[8] = w->slot[f->n_exchange++ & 1];
+    T(*typed)[8] = (T(*)[8])(void *)slot;
+    for (int i = 0; i < n; i++)
+        typed[f->id % 32][i] = mine[i];
+    __syncwarp();
+    return typed;
+}
+
+template <class T> static inline T __shfl_sync(unsigned, T x, int lane)
+{
+    return emu_exchange(&x, 1)[lane & 31][0];
+}
+
+template <class T> static inline T __shfl_xor_sync(unsigned, T x, int mask)
+{
+    int lane = emu.now->id % 32;
+    return emu_exchange(&x, 1)[(lane ^ mask) & 31][0];
+}
+
+template <class T> static inline T __shfl_up_sync(unsigned, T x, int by)
+{
+    int lane = emu.now->id % 32;
+    return emu_exchange(&x, 1)[lane >= by ? lane - by : lane][0];
+}
+
+static inline unsigned __ballot_sync(unsigned, int x)
+{
+    int (*all)[8] = emu_exchange(&x, 1);
+    unsigned bits = 0;
+    for (int i = 0; i < 32; i++)
+        bits |= (unsigned)(all[i][0] != 0) << i;
+    return bits;
+}
+
+/* ---- instructions --------------------------------------------------------------------------- */
+
+static inline int __dp4a(int a, int b, int c)
+{
+    c += (int8_t)a * (int8_t)b + (int8_t)(a >> 8) * (int8_t)(b >> 8);
+    return c + (int8_t)(a >> 16) * (int8_t)(b >> 16) + (a >> 24) * (b >> 24);
+}
+
+/* d += a b, 16 x 32 times 32 x 8, signed bytes, as the fragments of mma.m16n8k32 lie in lanes: of
+ * every row or column four lanes hold four bytes each, and four each 16 bytes further on. */
+static inline void emu_mma_s8(int d[4], const int a[4], const int b[2])
+{
+    int mine[6] = { a[0], a[1], a[2], a[3], b[0], b[1] }, lane = emu.now->id % 32;
+    int (*all)[8] = emu_exchange(mine, 6);
+    for (int i = 0; i < 4; i++) {
+        int row = lane / 4 + i / 2 * 8, col = lane % 4 * 2 + i % 2;
+        for (int k = 0; k < 8; k++)
+            d[i] = __dp4a(all[row % 8 * 4 + k % 4][row / 8 + k / 4 * 2],
+                          all[col * 4 + k % 4][4 + k / 4], d[i]);
+    }
+}
+
+static inline unsigned __funnelshift_r(unsigned lo, unsigned hi, unsigned by)
+{
+    return (unsigned)(((uint64_t)hi << 32 | lo) >> (by & 31));
+}
+
+static inline unsigned __byte_perm(unsigned lo, unsigned hi, unsigned at)
+{
+    uint64_t all = (uint64_t)hi << 32 | lo;
+    unsigned x = 0;
+    for (int i = 0; i < 4; i++) {
+        if (at >> 4 * i & 8)
+            emu_fail("signs of __byte_perm are not emulated");
+        x |= (unsigned)(all >> (at >> 4 * i & 7) * 8 & 255) << 8 * i;
+    }
+    return x;
+}
+
+template <class T> static inline T atomicAdd(T *p, T x)
+{
+    T old = *p;
+    *p += x;
+    return old;
+}
+
+static inline int __popc(unsigned x) { return __builtin_popcount(x); }
+static inline unsigned __float_as_uint(float x) { unsigned u; memcpy(&u, &x, 4); return u; }
+static inline float __uint_as_float(unsigned u) { float x; memcpy(&x, &u, 4); return x; }
+template <class T> static inline T __ldg(const T *p) { return *p; }
+
+/* ---- the runtime ----------------------------------------------------------------------------- */
+
+typedef int cudaError_t;
+typedef int cudaStream_t;
+enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2 };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDefault };
+struct cudaDeviceProp { char name[64]; int major, minor, multiProcessorCount; };
+
+static inline cudaError_t cudaGetDeviceCount(int *n) { *n = 1; return 0; }
+static inline cudaError_t cudaSetDevice(int) { return 0; }
+static inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int)
+{
+    *p = { "emulated GPU", 0, 0, 1 };
+    return 0;
+}
+static inline cudaError_t cudaMemGetInfo(size_t *a, size_t *b)
+{
+    *a = *b = emu.memory_bytes;
+    return 0;
+}
+static inline cudaError_t cudaStreamCreate(cudaStream_t *s) { *s = 1; return 0; }
+static inline cudaError_t cudaStreamDestroy(cudaStream_t) { return 0; }
+static inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return 0; }
+static inline cudaError_t cudaGetLastError() { return 0; }
+static inline const char *cudaGetErrorString(cudaError_t) { return "no error"; }
+static inline cudaError_t emu_take(void **p, size_t n)
+{
+    *p = aligned_alloc(256, (n + 255) / 256 * 256);
+    if (*p)
+        memset(*p, 0xff, n);
+    return *p ? 0 : cudaErrorMemoryAllocation;
+}
+template <class T> static inline cudaError_t cudaMalloc(T **p, size_t n)
+{
+    return emu_take((void **)p, n);
+}
+template <class T> static inline cudaError_t cudaMallocHost(T **p, size_t n)
+{
+    return emu_take((void **)p, n);
+}
+template <class T> static inline cudaError_t cudaMallocManaged(T **p, size_t n)
+{
+    return emu_take((void **)p, n);
+}
+static inline cudaError_t cudaFree(void *p) { free(p); return 0; }
+static inline cudaError_t cudaFreeHost(void *p) { free(p); return 0; }
+static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind,
+                                          cudaStream_t)
+{
+    memcpy(to, from, n);
+    return 0;
+}
+static inline cudaError_t cudaMemsetAsync(void *to, int c, size_t n, cudaStream_t)
+{
+    memset(to, c, n);
+    return 0;
+}
+
+#endif

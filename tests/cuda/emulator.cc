@@ -1,0 +1,117 @@
+/* emulator.cc - runs the blocks of a launch, one after another; see cuda_runtime.h here. */
+#include "cuda_runtime.h"
+
+emu_machine emu;
+
+extern "C" void emu_set_memory(size_t bytes)
+{
+    emu.memory_bytes = bytes;
+}
+
+/* Before anything asks. */
+__attribute__((constructor)) static void start()
+{
+    emu_set_memory((size_t)4 << 30);
+}
+
+extern "C" void emu_set_order(int order)
+{
+    emu.order = order;
+}
+
+__attribute__((noinline)) void emu_yield()
+{
+    if (!__builtin_setjmp(emu.now->at))
+        __builtin_longjmp(emu.scheduler, 1);
+}
+
+/* A fiber lives on: it does its thread's part of one block after another. */
+static void fiber_main()
+{
+    for (;;) {
+        emu.call(emu.kernel);
+        emu.now->state = EMU_DONE;
+        emu.n_done++;
+        emu_yield();
+    }
+}
+
+__attribute__((noinline)) static void go_on(emu_fiber *f)
+{
+    if (f->stack)
+        __builtin_longjmp(f->at, 1);
+    f->stack = (char *)malloc(EMU_STACK);
+    memset(&f->start, 0, sizeof f->start);
+    if (!f->stack || getcontext(&f->start) < 0)
+        emu_fail("no memory for stacks");
+    f->start.uc_stack.ss_sp = f->stack;
+    f->start.uc_stack.ss_size = EMU_STACK;
+    makecontext(&f->start, fiber_main, 0);
+    setcontext(&f->start);
+}
+
+/* Until it waits. */
+__attribute__((noinline)) static void turn(emu_fiber *f)
+{
+    emu.now = f;
+    if (!__builtin_setjmp(emu.scheduler))
+        go_on(f);
+}
+
+/* The i-th to have its turn. */
+static int at_turn(int i)
+{
+    int n = emu.n_thread, warps = n / 32;
+    if (emu.order == 1)
+        return n - 1 - i;
+    return emu.order == 2 ? i % warps * 32 + i / warps * 13 % 32 : i;
+}
+
+static void run_block()
+{
+    memset(emu.shared, 0xff, emu.shared_bytes); /* what a block has declared so far */
+    memset(emu.dynamic, 0xff, emu.dynamic_bytes);
+    emu.n_done = emu.n_waiting = 0;
+    for (int i = 0; i < emu.n_thread; i++) {
+        emu_fiber *f = &emu.fiber[i];
+        unsigned x = emu.block_dim.x, y = emu.block_dim.y, u = (unsigned)i;
+        f->id = i;
+        f->index = { u % x, u / x % y, u / x / y };
+        f->state = EMU_READY;
+        f->shared_used = 0;
+        emu.warp[i / 32].n_waiting = 0;
+    }
+    while (emu.n_done < emu.n_thread) {
+        bool moved = false;
+        for (int i = 0; i < emu.n_thread; i++) {
+            emu_fiber *f = &emu.fiber[at_turn(i)];
+            if (f->state == EMU_READY) {
+                turn(f);
+                moved = true;
+            }
+        }
+        if (!moved)
+            emu_fail("threads wait at different barriers");
+    }
+}
+
+void emu_run(const char *name, dim3 grid, dim3 block, size_t dynamic)
+{
+    emu.n_thread = (int)(block.x * block.y * block.z);
+    emu.block_dim = block;
+    emu.grid_dim = grid;
+    emu.dynamic_bytes = dynamic;
+    emu.used_bytes = 0;
+    emu.shared_bytes = sizeof emu.shared;
+    if (emu.n_thread % 32 || emu.n_thread > EMU_THREADS || dynamic > EMU_DYNAMIC || !grid.x ||
+        !grid.y || !grid.z || grid.y > 65535 || grid.z > 65535)
+        emu_fail(name);
+    for (unsigned z = 0; z < grid.z; z++)
+        for (unsigned y = 0; y < grid.y; y++)
+            for (unsigned x = 0; x < grid.x; x++) {
+                emu.block = { x, y, z };
+                run_block();
+                emu.shared_bytes = emu.used_bytes;
+            }
+    emu.now = NULL;
+}

@@ -21,6 +21,7 @@
 #endif
 
 #define PIECE ((size_t)32 << 20) /* touched at a time */
+#define PIECES ((size_t)8)       /* between two looks at whether to go on */
 #define SMALL_PAGE 4096
 
 struct touching {
@@ -46,18 +47,22 @@ static void touch(void *ctx, int task, int worker)
 }
 
 /* Nothing that is written there changes. */
-static int touch_all(uint8_t *mem, size_t size, struct err *e)
+static int touch_all(uint8_t *mem, size_t size, const struct report *told, struct err *e)
 {
-    struct touching t = { .mem = mem, .size = size };
     struct pool *pool = NULL;
-    int n = (int)((size + PIECE - 1) / PIECE);
-    TRY(pool_new(&pool, MIN(cpu_count(), n), e));
-    pool_run(pool, touch, &t, n);
+    int code = 0, failed = 0;
+    TRY(pool_new(&pool, MIN(cpu_count(), (int)((size + PIECE - 1) / PIECE)), e));
+    for (size_t at = 0; at < size && code == 0 && !failed; at += PIECES * PIECE) {
+        struct touching t = { .mem = mem + at, .size = MIN(PIECES * PIECE, size - at) };
+        code = report_to(told, "memory", (double)at / (double)size, e);
+        if (code == 0)
+            pool_run(pool, touch, &t, (int)((t.size + PIECE - 1) / PIECE));
+        failed = atomic_load(&t.failed);
+    }
     pool_free(pool);
-    int code = atomic_load(&t.failed);
-    if (code == 0)
-        return 0;
-    errno = code;
+    if (code < 0 || !failed)
+        return code;
+    errno = failed;
     err_errno(e, "no memory for %zu bytes", size);
     return e ? (int)(e->code = ERR_NO_MEMORY) : ERR_NO_MEMORY;
 }
@@ -92,7 +97,7 @@ static void lock(struct slab *s)
         s->lock_limit = (size_t)r.rlim_cur;
 }
 
-int slab_open(struct slab *s, size_t size, struct err *e)
+int slab_open(struct slab *s, size_t size, const struct report *told, struct err *e)
 {
     *s = (struct slab){ .size = round_up(size, SLAB_UNIT) };
     if (size == 0)
@@ -108,7 +113,7 @@ int slab_open(struct slab *s, size_t size, struct err *e)
     madvise(s->mem, s->size, MADV_HUGEPAGE);
     madvise(s->mem, s->size, MADV_DONTFORK);
     madvise(s->mem, s->size, MADV_DONTDUMP);
-    int code = touch_all(s->mem, s->size, e);
+    int code = touch_all(s->mem, s->size, told, e);
     if (code < 0) {
         slab_close(s);
         return code;
@@ -139,7 +144,7 @@ size_t slab_give_back(struct slab *s, size_t at, size_t n)
 int slab_take_again(struct slab *s, size_t at, size_t n, struct err *e)
 {
     CHECK(at % SMALL_PAGE == 0 && n % SMALL_PAGE == 0 && at + n <= s->size);
-    TRY(touch_all(s->mem + at, n, e));
+    TRY(touch_all(s->mem + at, n, NULL, e));
     s->locked = s->locked && mlock(s->mem + at, n) == 0;
     return 0;
 }

@@ -3,7 +3,7 @@
 #ifndef DS_SLAB_H
 #define DS_SLAB_H
 
-#include "error.h"
+#include "report.h"
 
 #define SLAB_UNIT ((size_t)2 << 20) /* its size, and what is given back of it, in units of this */
 
@@ -17,8 +17,9 @@ struct slab {
     size_t map_size;
 };
 
-/* At least `size` bytes, all of them backed by memory on return. ERR_NO_MEMORY. size 0 is fine. */
-int slab_open(struct slab *s, size_t size, struct err *e);
+/* At least `size` bytes, all of them backed by memory on return. size 0 is fine. ERR_NO_MEMORY,
+ * ERR_CANCELLED by `told`. */
+int slab_open(struct slab *s, size_t size, const struct report *told, struct err *e);
 void slab_close(struct slab *s); /* also of a zeroed struct */
 
 /* Units that lie wholly in [at, at + n) go back to the system; they read as zeros and take memory

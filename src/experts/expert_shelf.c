@@ -157,7 +157,8 @@ int expert_shelf_open(struct expert_shelf **out, const struct expert_shelf_ask *
         .map = ask->map, .io = ask->io, .most_places = SHELF_MOST_LOADS, .warn_s = ask->warn_s,
         .fail_s = ask->fail_s, .log = ask->log
     };
-    int code = slab_open(&s->slab, ask->bytes, e);
+    s->ask.told = NULL;
+    int code = slab_open(&s->slab, ask->bytes, ask->told, e);
     if (code == 0)
         code = expert_reads_open(&s->reads, &reads, e);
     if (code == 0) {

@@ -10,6 +10,7 @@
 #include "expert_use.h"
 #include "ops.h"
 #include "pressure.h"
+#include "report.h"
 
 /* The routed experts of a layer. */
 struct expert_layer {
@@ -25,6 +26,7 @@ struct expert_shelf_ask {
     double warn_s, fail_s;            /* as in expert_reads_ask */
     size_t bytes;                     /* of memory for experts, at least the least */
     size_t larger_bytes;              /* more than that has the cache that is simulated beside */
+    const struct report *told;        /* while memory is taken; NULL: nobody */
     struct log log;
     void (*look)(void *user, struct pressure *p); /* for tests; NULL: pressure_read() */
     void *look_user;
@@ -39,17 +41,11 @@ void expert_shelf_sizes(const struct expert_shelf_ask *ask, size_t *least, size_
 int expert_shelf_open(struct expert_shelf **s, const struct expert_shelf_ask *ask, struct err *e);
 void expert_shelf_close(struct expert_shelf *s);
 
-/* Is told how much is done, and may end it by returning non-zero. */
-struct expert_progress {
-    int (*fn)(void *user, const char *what, double done);
-    void *user;
-};
-
 /* Contracts: expert_store_popular(), expert_store_restore(). */
 int expert_shelf_popular(struct expert_shelf *s, const struct expert_profile *p,
-                         const struct expert_progress *told, struct err *e);
+                         const struct report *told, struct err *e);
 int expert_shelf_restore(struct expert_shelf *s, const struct expert_profile *p,
-                         const struct expert_progress *told, struct err *e);
+                         const struct report *told, struct err *e);
 
 /* Between steps: use at most so many bytes of memory from now on, but never less than the least nor
  * more than at first. As long as a read is under way in what would go, nothing happens. */

@@ -41,7 +41,7 @@ static int choose_popular(struct expert_shelf *s, const struct expert_profile *p
 
 /* tidy: heap - at open, and when a session is loaded */
 int expert_shelf_preload(struct expert_shelf *s, const struct expert_profile *p,
-                         const struct expert_progress *told, struct err *e)
+                         const struct report *told, struct err *e)
 {
     struct popular *all = malloc((size_t)s->slots.n_key * sizeof *all);
     uint64_t before = expert_reads_stats(s->reads)->bytes_read;
@@ -58,10 +58,10 @@ int expert_shelf_preload(struct expert_shelf *s, const struct expert_profile *p,
         }
         shelf_begin_reads(s);
         shelf_poll(s, SHELF_WAIT_S);
-        if (code == 0 && told && told->fn(told->user, "popular experts", (double)i / MAX(n, 1))) {
-            code = err_set(e, ERR_CANCELLED, "cancelled");
+        if (code == 0)
+            code = report_to(told, "popular experts", (double)i / MAX(n, 1), e);
+        if (code < 0)
             n = i;
-        }
     }
     free(all);
     uint64_t bytes = expert_reads_stats(s->reads)->bytes_read - before;
@@ -71,14 +71,14 @@ int expert_shelf_preload(struct expert_shelf *s, const struct expert_profile *p,
 }
 
 int expert_shelf_popular(struct expert_shelf *s, const struct expert_profile *p,
-                         const struct expert_progress *told, struct err *e)
+                         const struct report *told, struct err *e)
 {
     expert_profile_give(p, &s->slots.policy, 1);
     return expert_shelf_preload(s, p, told, e);
 }
 
 int expert_shelf_restore(struct expert_shelf *s, const struct expert_profile *p,
-                         const struct expert_progress *told, struct err *e)
+                         const struct report *told, struct err *e)
 {
     expert_slots_recall(&s->slots, p->count);
     return expert_shelf_preload(s, p, told, e);

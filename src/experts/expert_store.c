@@ -171,7 +171,7 @@ void expert_store_close(struct expert_store *s)
 }
 
 int expert_store_popular(struct expert_store *s, const struct expert_profile *p,
-                         const struct expert_progress *told, struct err *e)
+                         const struct report *told, struct err *e)
 {
     for (int i = 0; i < s->n_shelf; i++)
         TRY(expert_shelf_popular(s->shelf[i], p, told, e));
@@ -179,7 +179,7 @@ int expert_store_popular(struct expert_store *s, const struct expert_profile *p,
 }
 
 int expert_store_restore(struct expert_store *s, const struct expert_profile *p,
-                         const struct expert_progress *told, struct err *e)
+                         const struct report *told, struct err *e)
 {
     for (int i = 0; i < s->n_shelf; i++)
         TRY(expert_shelf_restore(s->shelf[i], p, told, e));

@@ -21,12 +21,12 @@ void expert_store_close(struct expert_store *s);
 /* Before the first step: scores from a profile, and what it counts most into memory as far as there
  * is room. told may be NULL; if it ends that: ERR_CANCELLED. A read that fails is no failure. */
 int expert_store_popular(struct expert_store *s, const struct expert_profile *p,
-                         const struct expert_progress *told, struct err *e);
+                         const struct report *told, struct err *e);
 
 /* Between steps: the same for a conversation that goes on. Counts are what expert_store_profile()
  * said when it was left; what others have used since and is worth more stays. */
 int expert_store_restore(struct expert_store *s, const struct expert_profile *p,
-                         const struct expert_progress *told, struct err *e);
+                         const struct report *told, struct err *e);
 
 /* What is popular now; false: nothing was used yet. */
 bool expert_store_profile(const struct expert_store *s, struct expert_profile *p);

@@ -88,7 +88,7 @@ static int probe_reads(struct fitting *f, struct expert_reads *r, struct err *e)
     struct slab slab = { 0 };
     struct expert_probe probe;
     size_t place = expert_reads_place_bytes(r);
-    TRY(slab_open(&slab, place * EXPERT_PROBE_PLACES, e));
+    TRY(slab_open(&slab, place * EXPERT_PROBE_PLACES, NULL, e));
     int code = expert_probe(&probe, r, slab.mem, EXPERT_PROBE_PLACES, 0, e);
     if (code == 0) {
         f->out->drive_bytes_per_s = probe.bytes_per_s;

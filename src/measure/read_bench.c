@@ -132,7 +132,7 @@ static int open_reads(struct read_bench *b, const struct read_bench_ask *ask, st
     };
     TRY(expert_reads_open(&b->reads, &r, e));
     size_t bytes = expert_reads_place_bytes(b->reads) * (size_t)r.most_places;
-    TRY(slab_open(&b->slab, bytes, e));
+    TRY(slab_open(&b->slab, bytes, NULL, e));
     if (!ask->fixed)
         return 0;
     expert_reads_close(b->reads);

@@ -28,6 +28,7 @@ struct loader {
     struct err *e;
     bool failed;
     struct arena hold;    /* no memory: weights stay mapped */
+    const struct report *told;
     struct file_in *file; /* [weights_n_file()] to read them from, else NULL */
     struct {
         const struct weight *w;
@@ -148,7 +149,9 @@ static struct tensor hold(struct loader *ld, const struct weight *w, struct tens
     CHECK(t.data && !scale == !w->scale);
     if (scale)
         t.scale = memcpy(scale, w->scale, scale_size(w));
-    if (file_in_read_at(f, w->offset, t.data, w->bytes, ld->e) < 0)
+    double done = (double)ld->hold.used / (double)ld->hold.size;
+    if (report_to(ld->told, "weights", done, ld->e) < 0 ||
+        file_in_read_at(f, w->offset, t.data, w->bytes, ld->e) < 0)
         ld->failed = true;
     file_in_forget(f, w->offset, w->bytes);
     return t;
@@ -566,7 +569,7 @@ static void load_all(struct loader *ld)
 static int load_held(struct loader *ld, struct err *e)
 {
     const struct weights *files = ld->m->files;
-    int n = weights_n_file(files), code = slab_open(&ld->m->held, ld->m->info.held_bytes, e);
+    int n = weights_n_file(files), code = slab_open(&ld->m->held, ld->m->info.held_bytes, NULL, e);
     struct file_in *file = calloc((size_t)n, sizeof *file);
     if (code == 0 && !file)
         code = err_set(e, ERR_NO_MEMORY, "%s: out of memory", weights_path(files));
@@ -592,7 +595,7 @@ int model_open(struct model **out, const struct weights *w, struct dev *d,
         return err_set(e, ERR_NO_MEMORY, "%s: no memory for a model", weights_path(w));
     m->dev = d;
     m->files = w;
-    struct loader ld = { .m = m, .e = e };
+    struct loader ld = { .m = m, .e = e, .told = opt->told };
     int code = dsv4_hyper_read(&m->s, weights_meta(w), weights_kind(w), e);
     if (code == 0) {
         m->info.simulate = opt->simulate < 0 ? m->s.cache_simulation == DSV4_CACHE_VENDOR

@@ -3,6 +3,7 @@
 #define DS_MODEL_H
 
 #include "expert_store.h"
+#include "report.h"
 #include "weights.h"
 
 struct model;
@@ -12,6 +13,7 @@ struct model_options {
     bool with_mtp; /* load the draft block, if there is one */
     bool hold;     /* read everything but routed experts into memory that nothing can evict; experts
                       then have to come from a store */
+    const struct report *told; /* while that is read; NULL: nobody */
 };
 
 /* Names every tensor, checks its shape and type, converts what is small or misaligned. Keeps

@@ -214,9 +214,9 @@ static int take_memory(struct engine *e, struct err *err)
 static int open_model(struct engine *e, const struct dstar_options *o, struct err *err)
 {
     struct model_options m = { .simulate = o->cache_simulation, .with_mtp = o->mtp };
-    TRY(progress(o, "device", 0.1, err));
+    TRY(progress(o, "device", 0.01, err));
     TRY(open_device(e, o, err));
-    TRY(progress(o, "weights", 0.2, err));
+    TRY(progress(o, "weights", 0.02, err));
     TRY(model_open(&e->model, e->files, e->dev, &m, err));
     e->identity.n_vocab = model_info(e->model)->n_vocab;
     model_identity(e->model, e->identity.identity);
@@ -236,15 +236,15 @@ int engine_open(struct engine *e, const struct dstar_options *o, struct err *err
         TRY(weights_open(&e->files, o->model, err));
     if (o->part != DSTAR_TOKENS)
         TRY(open_model(e, o, err));
-    TRY(progress(o, "tokenizer", 0.7, err));
+    TRY(progress(o, "tokenizer", 0.1, err));
     TRY(open_tokenizer(e, o, err));
     TRY(open_rules(e, o, err));
     if (e->model) {
-        TRY(progress(o, "plan", 0.8, err));
+        TRY(progress(o, "plan", 0.15, err));
         TRY(plan(e, o, err));
     }
     if (o->part == DSTAR_ALL) {
-        TRY(progress(o, "memory", 0.9, err));
+        TRY(progress(o, "memory", 0.2, err));
         if (e->budget.is_streaming)
             TRY(stream_open(e, o, err));
         TRY(take_memory(e, err));

@@ -64,9 +64,8 @@ static int read_popular(struct engine *e, struct expert_profile *p, struct err *
     return code;
 }
 
-static int take_popular(struct engine *e, const struct dstar_options *o, struct err *err)
+static int take_popular(struct engine *e, const struct report *told, struct err *err)
 {
-    struct expert_progress told = { o->progress, o->progress_user };
     struct expert_profile p;
     struct err why = { 0 };
     if (!e->popular || !file_exists(e->popular))
@@ -76,7 +75,7 @@ static int take_popular(struct engine *e, const struct dstar_options *o, struct 
     if (read_popular(e, &p, &why) < 0)
         log_put(&e->log, LOG_WARN, "%s; it is not used", why.text);
     else
-        code = expert_store_popular(e->store, &p, o->progress ? &told : NULL, err);
+        code = expert_store_popular(e->store, &p, told, err);
     free(p.count);
     return code;
 }
@@ -137,7 +136,7 @@ static int is_cancelled(void *user, const char *what, double done)
 
 void stream_restore(struct engine *e, const void *used, int n, atomic_int *cancelled)
 {
-    struct expert_progress told = { is_cancelled, cancelled };
+    struct report told = { is_cancelled, cancelled };
     struct expert_profile p;
     struct err why = { 0 };
     if (!e->store || n == 0)
@@ -209,23 +208,44 @@ static void tell(const struct engine *e, const struct expert_shelf_ask *ask)
     tell_rate(e, drive, (double)n_slot / n, used_bytes);
 }
 
+/* A part of opening: 0 to 1 of it are from .. to of all. */
+struct opening {
+    const struct dstar_options *o;
+    double from, to, last;
+};
+
+static int tell_opening(void *user, const char *what, double done)
+{
+    struct opening *p = user;
+    p->last = MAX(p->last, p->from + (p->to - p->from) * done); /* shelves each begin anew */
+    return p->o->progress ? p->o->progress(p->o->progress_user, what, p->last) : 0;
+}
+
 int stream_open(struct engine *e, const struct dstar_options *o, struct err *err)
 {
-    struct model_options m = { .simulate = o->cache_simulation, .with_mtp = o->mtp, .hold = true };
+    struct opening part = { o, .2, .5, .2 };
+    const struct report told = { tell_opening, &part };
+    struct model_options m = { .simulate = o->cache_simulation, .with_mtp = o->mtp, .hold = true,
+                               .told = &told };
     struct expert_shelf_ask ask;
     model_close(e->model);
     e->model = NULL;
     weights_forget(e->files);
     TRY(model_open(&e->model, e->files, e->dev, &m, err));
     TRY(stream_list(e, o, &ask, err));
+    part.from = .5;
+    part.to = .9;
+    ask.told = &told;
     TRY(expert_store_open(&e->store, &ask, err));
+    part.from = .9;
+    part.to = 1;
     model_use_store(e->model, e->store);
     weights_forget(e->files);
     tell(e, &ask);
     e->popular = o->popular ? strdup(o->popular) : NULL;
     if (o->popular && !e->popular)
         return err_set(err, ERR_NO_MEMORY, "%s: out of memory", o->popular);
-    return take_popular(e, o, err);
+    return take_popular(e, &told, err);
 }
 
 void stream_close(struct engine *e)

@@ -62,9 +62,9 @@ static int watch_progress(void *user, const char *what, double done)
     return ++w->n == w->cancel_at;
 }
 
-static void test_progress_and_its_cancellation(void **state)
+/* memory 1: the least; then weights and experts' memory, which take long, are told about, too. */
+static void cancel_opening(uint64_t memory, int least_n)
 {
-    (void)state;
     struct dstar_options o;
     struct dstar_error e;
     struct watch w = { 0 };
@@ -72,18 +72,27 @@ static void test_progress_and_its_cancellation(void **state)
     dstar_options_init(&o);
     o.model = MODEL;
     o.ctx = 512;
+    o.memory_bytes = memory;
     o.progress = watch_progress;
     o.progress_user = &w;
     must(dstar_open(&en, &o, &e), &e);
     dstar_close(en);
     assert_true(w.last == 1);
     int n = w.n;
-    assert_true(n >= 4);
-    for (int at = 1; at <= n; at++) {
+    assert_true(n >= least_n);
+    for (int at = 1; at <= n; at += MAX(n / 10, 1)) {
         w = (struct watch){ .cancel_at = at };
         assert_int_equal(dstar_open(&en, &o, &e), DSTAR_CANCELLED);
         assert_null(en);
+        assert_int_equal(w.n, at); /* nobody is asked again */
     }
+}
+
+static void test_progress_and_its_cancellation(void **state)
+{
+    (void)state;
+    cancel_opening(0, 4);
+    cancel_opening(1, 100);
 }
 
 static void test_what_cannot_be_opened(void **state)

@@ -28,6 +28,14 @@ struct bench_spread bench_spread_of(const struct bench_series *s)
     return (struct bench_spread){ (v[(s->n - 1) / 2] + v[s->n / 2]) / 2, v[0], v[s->n - 1] };
 }
 
+double bench_token_s(const struct bench_row *row, double share)
+{
+    if (row->n_token == 0)
+        return 0;
+    qsort(row->token_s, (size_t)row->n_token, sizeof *row->token_s, ascending);
+    return row->token_s[MIN((int)(row->n_token * share), row->n_token - 1)];
+}
+
 static void print_table(const struct bench_report *r)
 {
     char unit[32];
@@ -37,7 +45,7 @@ static void print_table(const struct bench_report *r)
         snprintf(unit, sizeof unit, "%s %s", r->name[c], r->unit);
         printf("  %14s  %-19s", unit, "(least .. most)");
     }
-    printf("\n");
+    printf(r->n_gen ? "token p95   p99 ms\n" : "\n");
     for (int i = 0; i < r->n_row; i++) {
         printf("%9d", r->row[i].at);
         for (int c = 0; c < r->n_column; c++) {
@@ -47,6 +55,9 @@ static void print_table(const struct bench_report *r)
             snprintf(range, sizeof range, "(%.*f .. %.*f)", digits, s.least, digits, s.most);
             printf("  %14.*f  %-19s", digits, s.median, range);
         }
+        if (r->n_gen)
+            printf("%9.1f %8.1f", bench_token_s(&r->row[i], .95) * 1e3,
+                   bench_token_s(&r->row[i], .99) * 1e3);
         printf("\n");
     }
     if (r->experts)
@@ -58,13 +69,15 @@ static void print_csv(const struct bench_report *r)
     printf("%s", r->at_name);
     for (int c = 0; c < r->n_column; c++)
         printf(",%s,%s_least,%s_most", r->name[c], r->name[c], r->name[c]);
-    printf("\n");
+    printf(r->n_gen ? ",token_p95_s,token_p99_s\n" : "\n");
     for (int i = 0; i < r->n_row; i++) {
         printf("%d", r->row[i].at);
         for (int c = 0; c < r->n_column; c++) {
             struct bench_spread s = bench_spread_of(&r->row[i].column[c]);
             printf(",%.3f,%.3f,%.3f", s.median, s.least, s.most);
         }
+        if (r->n_gen)
+            printf(",%.4f,%.4f", bench_token_s(&r->row[i], .95), bench_token_s(&r->row[i], .99));
         printf("\n");
     }
 }
@@ -74,6 +87,11 @@ static json_t *row_json(const struct bench_report *r, const struct bench_row *ro
     json_t *out = json_pack("{s:i}", r->at_name, row->at);
     for (int c = 0; c < r->n_column; c++) {
         json_object_set_new(out, r->name[c], bench_series_json(&row->column[c]));
+    }
+    json_t *last = json_object_get(out, r->name[r->n_column - 1]);
+    if (r->n_gen) {
+        json_object_set_new(last, "token_p95_s", json_real(bench_token_s(row, .95)));
+        json_object_set_new(last, "token_p99_s", json_real(bench_token_s(row, .99)));
     }
     return out;
 }

@@ -21,6 +21,8 @@ struct bench_spread {
 struct bench_row {
     int at; /* tokens of context; bytes of text */
     struct bench_series column[BENCH_MOST_COLUMN];
+    double *token_s; /* [n_token] seconds of each token written, in all repetitions */
+    int n_token;     /* 0: nothing was written */
 };
 
 enum bench_form { BENCH_TABLE, BENCH_CSV, BENCH_JSON };
@@ -37,6 +39,9 @@ struct bench_report {
 
 void bench_add(struct bench_series *s, double value);
 struct bench_spread bench_spread_of(const struct bench_series *s);
+
+/* What so large a share of the tokens took at most; sorts them. */
+double bench_token_s(const struct bench_row *row, double share);
 
 /* On stdout, with the machine, the version and the model. */
 void bench_print(const struct bench_report *r, enum bench_form form);

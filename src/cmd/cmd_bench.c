@@ -50,6 +50,7 @@ struct bench {
     struct progress progress;
     int done, total; /* tokens, for the progress line */
     int32_t *id;     /* tokens of this repetition */
+    double *token_s; /* of all rows */
     struct flow before;
     double write_s;
 };
@@ -73,14 +74,16 @@ static int read_up_to(struct bench *b, int from, int to, struct dstar_error *err
     return 0;
 }
 
-/* Draw and append n tokens; the end of a turn does not end it. */
-static int write_some(struct bench *b, int n, struct dstar_error *error)
+/* Draw and append tokens; the end of a turn does not end it. */
+static int write_some(struct bench *b, struct bench_row *row, struct dstar_error *error)
 {
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < b->o->n_gen; i++) {
+        double begin = clock_now_s();
         int32_t id;
         TRY(dstar_sample(b->session, &id, error));
         TRY(dstar_session_append(b->session, &id, 1, error));
         TRY(compute(b, error));
+        row->token_s[row->n_token++] = clock_now_s() - begin;
         b->done++;
     }
     return 0;
@@ -97,7 +100,7 @@ static int measure_row(struct bench *b, int from, struct bench_row *row, struct 
     double begin = clock_now_s();
     TRY(read_up_to(b, from, row->at, error));
     double middle = clock_now_s();
-    TRY(write_some(b, b->o->n_gen, error));
+    TRY(write_some(b, row, error));
     double end = clock_now_s();
     b->write_s += end - middle;
     bench_add(&row->column[0], (row->at - from) / (middle - begin));
@@ -117,9 +120,13 @@ static int measure(struct bench *b, struct bench_row *row, int n_row, struct dst
 {
     int longest = row[n_row - 1].at;
     b->total = (longest + n_row * b->o->n_gen) * b->o->repeat;
+    size_t n_token = (size_t)b->o->n_gen * (size_t)b->o->repeat;
     b->id = malloc((size_t)longest * sizeof *b->id);
-    if (!b->id)
+    b->token_s = malloc((size_t)n_row * n_token * sizeof *b->token_s);
+    if (!b->id || !b->token_s)
         return fault_set(error, DSTAR_NO_MEMORY, "bench: no memory for %d tokens", longest);
+    for (int r = 0; r < n_row; r++)
+        row[r].token_s = b->token_s + (size_t)r * n_token;
     TRY(dstar_session_new(&b->session, b->engine, error));
     progress_begin(&b->progress, "measuring", "tokens", 0);
     draw_tokens(b, longest, 0);
@@ -177,11 +184,14 @@ static int bench(struct bench *b)
     progress_end(&b->progress);
     dstar_session_free(b->session);
     free(b->id);
-    if (code < 0)
+    if (code < 0) {
+        free(b->token_s);
         return fault_print(&error);
+    }
     struct bench_report report = { info, "ctx", { "prefill", "decode" }, "tok/s", 2, n_row, row,
                                    b->o->n_gen, b->o->model.opts.threads, NULL, NULL };
     print(b, &report);
+    free(b->token_s);
     return EXIT_DONE;
 }
 

@@ -521,11 +521,15 @@ static void test_bench(void **state)
     assert_int_equal(int_at(row, "ctx", NULL), 48);
     assert_int_equal(json_array_size(json_object_get(prefill, "all")), 2);
     assert_true(json_real_value(json_object_get(prefill, "median")) > 0);
+    json_t *decode = json_object_get(row, "decode");
+    double p95 = json_real_value(json_object_get(decode, "token_p95_s"));
+    assert_true(p95 > 0 && p95 <= json_real_value(json_object_get(decode, "token_p99_s")));
     assert_true(strlen(text_at(json_object_get(r, "model"), "identity")) == 64);
     json_decref(r);
     struct child c = child_run("bench --csv --ctx-list 16 --gen 2 --repeat 1");
     static const char head[] =
-        "ctx,prefill,prefill_least,prefill_most,decode,decode_least,decode_most\n16,";
+        "ctx,prefill,prefill_least,prefill_most,decode,decode_least,decode_most,"
+        "token_p95_s,token_p99_s\n16,";
     assert_int_equal(strncmp(c.out, head, sizeof head - 1), 0);
     assert_string_equal(c.err, "");
     child_release(&c);

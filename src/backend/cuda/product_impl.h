@@ -129,7 +129,7 @@ void cuda_product_many(struct dev *d, const struct cu_product *p, int n_job);
 void cuda_product_few_exact(struct dev *d, const struct cu_product *p, int n_job);
 void cuda_product_many_exact(struct dev *d, const struct cu_product *p, int n_job);
 
-/* n rows of k floats, `from` bytes apart, to packed rows; k a multiple of block. */
+/* pack.cu: n rows of k floats, `pitch` bytes apart, to packed rows; k a multiple of block. */
 struct cu_pack {
     const uint8_t *from;
     size_t pitch;

@@ -4,171 +4,10 @@
  * ascending order. Few rows of a step give every segment to another block and merge in a second
  * kernel; many rows do both in one block. The order of all sums is the same, and so are the
  * bits. */
-#include "pack_impl.h"
+#include "segment_impl.h"
 
 extern "C" {
 #include "cuda_ops_impl.h"
-}
-
-#include <math.h>
-
-#define THREADS 128
-#define HEADS 8   /* of a block */
-#define KEYS 8    /* that are scored together */
-#define SEGMENT 128
-#define MAX_DIM 512
-#define EACH (MAX_DIM / THREADS) /* elements of a head that a thread sums */
-#define TEAM 8    /* lanes that share a score */
-
-struct attending {
-    struct cu_mat q, out;
-    int n_head, dim, l;
-    float scale;
-    const float *sink;
-    const int32_t *picked; /* NULL: all visible rows */
-    size_t picked_pitch;
-    int n_picked;
-    float *part; /* [row][head][n_segment] of max, sum, dim values */
-    int n_segment;
-    struct cu_step step;
-};
-
-/* The cached rows that one query sees, oldest window row first. */
-struct cu_view {
-    const struct kv_layer *layer;
-    const int32_t *picked;
-    int pos, n_window, n;
-};
-
-__device__ __forceinline__ struct cu_view view_of(const struct attending *p, int row)
-{
-    struct cu_row r = p->step.row[row];
-    const struct kv_shape *s = &p->step.shape;
-    struct cu_view v = { kv_of(&p->step, r.seq, p->l), NULL, r.pos, 0, 0 };
-    v.n_window = r.pos + 1 < s->window ? r.pos + 1 : s->window;
-    int n_block = v.layer->ratio ? (r.pos + 1) / v.layer->ratio : 0;
-    if (p->picked) {
-        v.picked = p->picked + (size_t)row * p->picked_pitch;
-        n_block = n_block < p->n_picked ? n_block : p->n_picked;
-    }
-    v.n = v.n_window + n_block;
-    return v;
-}
-
-__device__ __forceinline__ const uint8_t *key_row(const struct kv_shape *s,
-                                                  const struct cu_view *v, int j)
-{
-    if (j < v->n_window)
-        return v->layer->ring +
-               (size_t)((v->pos - v->n_window + 1 + j) % s->ring_cap) * s->row_bytes;
-    int b = v->picked ? v->picked[j - v->n_window] : j - v->n_window;
-    int per = s->block_tok / v->layer->ratio;
-    return v->layer->block[b / per] + (size_t)(b % per) * s->row_bytes;
-}
-
-/* A segment's softmax so far, for each head: relative to max. */
-struct attend_tile {
-    float q[HEADS][MAX_DIM], key[KEYS][MAX_DIM + TEAM];
-    float score[HEADS][KEYS], max[HEADS], sum[HEADS], shrink[HEADS];
-};
-
-/* exp(x - max), 0 for minus infinity whatever the max. */
-__device__ __forceinline__ float exp_below(float x, float max)
-{
-    return x == -INFINITY ? 0 : expf(x - max);
-}
-
-/* A warp for every key; keys that are not there are zeros. */
-__device__ __forceinline__ void load_keys(struct attend_tile *t, const struct attending *p,
-                                          const struct cu_view *v, int j0)
-{
-    const struct kv_shape *s = &p->step.shape;
-    for (int k = WARP_ID; k < KEYS; k += N_WARP) {
-        const uint8_t *row = j0 + k < v->n ? key_row(s, v, j0 + k) : NULL;
-        for (int i = LANE; i < p->dim; i += WARP)
-            t->key[k][i] = !row       ? 0
-                           : s->packed ? kv_value(row, s->head_dim, s->rope_dim, i)
-                                       : ((const float *)row)[i];
-    }
-}
-
-/* Scores of all heads and keys of the tile, each by TEAM lanes. */
-__device__ __forceinline__ void score_keys(struct attend_tile *t, const struct attending *p,
-                                           int n_key)
-{
-    int lane = (int)threadIdx.x % TEAM;
-    for (int at = (int)threadIdx.x / TEAM; at < HEADS * KEYS; at += THREADS / TEAM) {
-        int h = at / KEYS, k = at % KEYS;
-        float dot = 0;
-        for (int i = lane; i < p->dim; i += TEAM)
-            dot = fmaf(t->q[h][i], t->key[k][i], dot);
-        dot = lanes_sum<TEAM>(dot);
-        if (lane == 0)
-            t->score[h][k] = k < n_key ? dot * p->scale : -INFINITY;
-    }
-}
-
-/* Scores to weights; how much smaller what was summed before becomes. The first two warps. */
-__device__ __forceinline__ void weigh_keys(struct attend_tile *t)
-{
-    int h = (int)threadIdx.x / KEYS, k = (int)threadIdx.x % KEYS;
-    if (h >= HEADS)
-        return;
-    float x = t->score[h][k], old = t->max[h], max = x;
-    for (int i = KEYS / 2; i > 0; i /= 2)
-        max = fmaxf(max, __shfl_xor_sync(ALL_LANES, max, i));
-    max = fmaxf(max, old);
-    float w = exp_below(x, max), sum = lanes_sum<KEYS>(w);
-    t->score[h][k] = w;
-    if (k == 0) {
-        t->shrink[h] = exp_below(old, max);
-        t->sum[h] = t->sum[h] * t->shrink[h] + sum;
-        t->max[h] = max;
-    }
-}
-
-/* Keys first .. last-1 of the query; values of this thread's elements to sum. */
-__device__ __forceinline__ void attend_segment(struct attend_tile *t, const struct attending *p,
-                                               const struct cu_view *v, int first, int last,
-                                               float (*sum)[EACH])
-{
-    for (int h = (int)threadIdx.x; h < HEADS; h += THREADS) {
-        t->max[h] = -INFINITY;
-        t->sum[h] = 0;
-    }
-#pragma unroll
-    for (int i = 0; i < HEADS * EACH; i++)
-        sum[i / EACH][i % EACH] = 0;
-    for (int j = first; j < last; j += KEYS) {
-        __syncthreads();
-        load_keys(t, p, v, j);
-        __syncthreads();
-        score_keys(t, p, last - j);
-        __syncthreads();
-        weigh_keys(t);
-        __syncthreads();
-#pragma unroll
-        for (int i = 0; i < HEADS * EACH; i++) {
-            int h = i / EACH, e = (int)threadIdx.x + i % EACH * THREADS;
-            float s = sum[h][i % EACH] * t->shrink[h];
-#pragma unroll
-            for (int k = 0; k < KEYS; k++)
-                s = e < p->dim ? fmaf(t->score[h][k], t->key[k][e], s) : s;
-            sum[h][i % EACH] = s;
-        }
-    }
-    __syncthreads();
-}
-
-__device__ __forceinline__ void load_query(struct attend_tile *t, const struct attending *p,
-                                           int row, int head0)
-{
-    for (int i = (int)threadIdx.x; i < HEADS * p->dim; i += THREADS) {
-        int h = i / p->dim, e = i % p->dim;
-        t->q[h][e] = head0 + h < p->n_head
-                         ? p->q.x[row * p->q.pitch + (size_t)(head0 + h) * p->dim + e]
-                         : 0;
-    }
 }
 
 __device__ __forceinline__ float *part_of(const struct attending *p, int row, int h, int segment)
@@ -202,22 +41,6 @@ __global__ void __launch_bounds__(THREADS) segment_kernel(struct attending p)
     }
 }
 
-/* Several softmaxes as one. */
-struct merged {
-    float max, sum;
-};
-
-/* Adds one with (max, sum); *old, *add: what the values of both are to be multiplied with. */
-__device__ __forceinline__ void merge(struct merged *m, float max, float sum, float *old,
-                                      float *add)
-{
-    float both = fmaxf(m->max, max);
-    *old = exp_below(m->max, both);
-    *add = exp_below(max, both);
-    m->sum = m->sum * *old + sum * *add;
-    m->max = both;
-}
-
 /* Grid: heads, rows. */
 __global__ void __launch_bounds__(THREADS) merge_kernel(struct attending p)
 {
@@ -240,39 +63,6 @@ __global__ void __launch_bounds__(THREADS) merge_kernel(struct attending p)
         int e = (int)threadIdx.x + c * THREADS;
         if (e < p.dim)
             p.out.x[row * p.out.pitch + (size_t)h * p.dim + e] = sum[c] / m.sum;
-    }
-}
-
-/* All segments in one block. Grid: HEADS heads, rows. */
-__global__ void __launch_bounds__(THREADS) attend_kernel(struct attending p)
-{
-    SHARED(struct attend_tile, t);
-    int row = (int)blockIdx.y, head0 = (int)blockIdx.x * HEADS;
-    struct cu_view v = view_of(&p, row);
-    struct merged m[HEADS];
-    float all[HEADS][EACH] = {}, sum[HEADS][EACH];
-#pragma unroll
-    for (int h = 0; h < HEADS; h++)
-        m[h] = { p.sink[head0 + h < p.n_head ? head0 + h : 0], 1 };
-    load_query(&t, &p, row, head0);
-    for (int first = 0; first < v.n; first += SEGMENT) {
-        attend_segment(&t, &p, &v, first, first + SEGMENT < v.n ? first + SEGMENT : v.n, sum);
-#pragma unroll
-        for (int h = 0; h < HEADS; h++) {
-            float old, add;
-            merge(&m[h], t.max[h], t.sum[h], &old, &add);
-#pragma unroll
-            for (int c = 0; c < EACH; c++)
-                all[h][c] = all[h][c] * old + sum[h][c] * add;
-        }
-        __syncthreads();
-    }
-#pragma unroll
-    for (int i = 0; i < HEADS * EACH; i++) {
-        int h = i / EACH, e = (int)threadIdx.x + i % EACH * THREADS;
-        if (head0 + h < p.n_head && e < p.dim)
-            p.out.x[row * p.out.pitch + (size_t)(head0 + h) * p.dim + e] =
-                all[h][i % EACH] / m[h].sum;
     }
 }
 
@@ -320,7 +110,7 @@ void cuda_attend(struct dev *d, struct tensor *out, const struct tensor *q,
             LAUNCH(d, segment_kernel, dim3((unsigned)p.n_segment, heads, n), THREADS, 0, p);
             LAUNCH(d, merge_kernel, dim3((unsigned)p.n_head, n), THREADS, 0, p);
         } else {
-            LAUNCH(d, attend_kernel, dim3(heads, n), THREADS, 0, p);
+            cuda_attend_many(d, &p, r->n);
         }
     }
     arena_rewind(&d->scratch, mark);

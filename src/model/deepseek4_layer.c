@@ -117,14 +117,12 @@ void dsv4_layer_forward(const struct model *m, const struct dsv4_layer *w, int l
     struct tensor gates = scratch(m, 2 * n_hc + n_hc * n_hc, r->n);
     size_t half = arena_mark(&d->scratch);
 
-    op_hc_mix(d, &x, &gates, streams, &w->hc_attn);
-    op_norm(d, &x, &x, w->attn_norm, m->s.rms_eps);
+    op_hc_mix_norm(d, &x, &gates, streams, &w->hc_attn, w->attn_norm, m->s.rms_eps);
     struct tensor y = attention(m, w, l, &x, r);
     op_hc_spread(d, streams, &y, &gates, &w->hc_attn);
     arena_rewind(&d->scratch, half);
 
-    op_hc_mix(d, &x, &gates, streams, &w->hc_ffn);
-    op_norm(d, &x, &x, w->ffn_norm, m->s.rms_eps);
+    op_hc_mix_norm(d, &x, &gates, streams, &w->hc_ffn, w->ffn_norm, m->s.rms_eps);
     y = feed_forward(m, w, l, &x, r);
     op_hc_spread(d, streams, &y, &gates, &w->hc_ffn);
     arena_rewind(&d->scratch, mark);

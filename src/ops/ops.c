@@ -145,16 +145,38 @@ void op_rope(struct dev *d, struct tensor *x, int n_head, const struct rope *rop
     done(d, "rope", NULL, 1);
 }
 
+static void check_mix(const struct tensor *x, const struct tensor *gates,
+                      const struct tensor *streams, const struct hc *hc)
+{
+    check_f32(streams, x->rows, x->cols * hc->n_stream);
+    check_f32(gates, x->rows, 2 * hc->n_stream + hc->n_stream * hc->n_stream);
+    CHECK(hc->fn.rows == gates->cols && hc->fn.cols == streams->cols);
+}
+
 void op_hc_mix(struct dev *d, struct tensor *x, struct tensor *gates, const struct tensor *streams,
                const struct hc *hc)
 {
     if (muted(d))
         return;
-    check_f32(streams, x->rows, x->cols * hc->n_stream);
-    check_f32(gates, x->rows, 2 * hc->n_stream + hc->n_stream * hc->n_stream);
-    CHECK(hc->fn.rows == gates->cols && hc->fn.cols == streams->cols);
+    check_mix(x, gates, streams, hc);
     d->ops->hc_mix(d, x, gates, streams, hc);
     done(d, "hc_mix", &hc->fn, 1);
+}
+
+void op_hc_mix_norm(struct dev *d, struct tensor *x, struct tensor *gates,
+                    const struct tensor *streams, const struct hc *hc, const float *weight,
+                    float eps)
+{
+    if (!d->ops->hc_mix_norm) {
+        op_hc_mix(d, x, gates, streams, hc);
+        op_norm(d, x, x, weight, eps);
+        return;
+    }
+    if (muted(d))
+        return;
+    check_mix(x, gates, streams, hc);
+    d->ops->hc_mix_norm(d, x, gates, streams, hc, weight, eps);
+    done(d, "hc_mix_norm", &hc->fn, 1);
 }
 
 void op_hc_spread(struct dev *d, struct tensor *streams, const struct tensor *y,

@@ -115,6 +115,11 @@ void op_rope(struct dev *d, struct tensor *x, int n_head, const struct rope *rop
 void op_hc_mix(struct dev *d, struct tensor *x, struct tensor *gates, const struct tensor *streams,
                const struct hc *hc);
 
+/* The same, x normed as by op_norm. */
+void op_hc_mix_norm(struct dev *d, struct tensor *x, struct tensor *gates,
+                    const struct tensor *streams, const struct hc *hc, const float *weight,
+                    float eps);
+
 /* streams[k] := post[k] * y + sum over j of C[j][k] * streams[j]. */
 void op_hc_spread(struct dev *d, struct tensor *streams, const struct tensor *y,
                   const struct tensor *gates, const struct hc *hc);

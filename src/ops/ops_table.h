@@ -41,6 +41,9 @@ struct ops {
                     const struct route *, const struct tensor *, float);
     void (*sum_experts)(struct dev *, struct tensor *, const struct tensor *,
                         const struct route *);
+    /* Several ops at once; NULL: one after another. */
+    void (*hc_mix_norm)(struct dev *, struct tensor *, struct tensor *, const struct tensor *,
+                        const struct hc *, const float *, float);
     /* The rest is NULL where ops run at once, in the host's memory. */
     void (*begin)(struct dev *);               /* a step begins */
     int (*wait)(struct dev *, struct err *);   /* until queued work is done */

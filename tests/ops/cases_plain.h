@@ -261,20 +261,24 @@ static void call_hc(struct dev *d, const void *in, struct tensor *out, int first
         op_hc_mix(d, &out[0], &out[1], &x, &p->hc);
     else if (p->op == 1)
         op_hc_head(d, &out[0], &x, &p->hc);
+    else if (p->op == 3)
+        op_hc_mix_norm(d, &out[0], &out[1], &x, &p->hc, p->weight, p->eps);
     else
         op_hc_spread(d, &out[0], &x, &y, &p->hc);
 }
 
 static void hc_mix_case(int cols, int n, enum fill fill)
 {
+    static const char *const names[] = { "hc_mix", "hc_head", "hc_mix_norm" };
     int n_stream = 1 + roll(4);
-    for (int op = 0; op < 2; op++) {
-        struct plain_in p = { .op = op };
+    for (int i = 0; i < 3; i++) {
+        int op = i == 2 ? 3 : i;
+        struct plain_in p = { .op = op, .weight = random_floats(cols, 1), .eps = 1e-6f };
         p.hc = random_hc(roll(2) ? DT_F32 : DT_F16, n_stream, cols, op == 1);
         p.x = p.y = random_tensor(n_stream * cols, n, fill);
-        struct op_case c = plain_case(op ? "hc_head" : "hc_mix", &p, cols);
+        struct op_case c = plain_case(names[i], &p, cols);
         c.call = call_hc;
-        c.n_out = 2 - op;
+        c.n_out = op == 1 ? 1 : 2;
         c.shape[1] = (struct out_shape){ DT_F32, 2 * n_stream + n_stream * n_stream, 1 };
         check_case(&c);
     }

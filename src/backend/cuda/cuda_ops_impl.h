@@ -27,6 +27,8 @@ void cuda_rope(struct dev *, struct tensor *, int, const struct rope *, bool, co
 
 void cuda_hc_mix(struct dev *, struct tensor *, struct tensor *, const struct tensor *,
                  const struct hc *);
+void cuda_hc_mix_norm(struct dev *, struct tensor *, struct tensor *, const struct tensor *,
+                      const struct hc *, const float *, float);
 void cuda_hc_spread(struct dev *, struct tensor *, const struct tensor *, const struct tensor *,
                     const struct hc *);
 void cuda_hc_head(struct dev *, struct tensor *, const struct tensor *, const struct hc *);

@@ -27,6 +27,7 @@ void cuda_ops_fill(struct ops *ops)
     ops->add = cuda_add;
     ops->rope = cuda_rope;
     ops->hc_mix = cuda_hc_mix;
+    ops->hc_mix_norm = cuda_hc_mix_norm;
     ops->hc_spread = cuda_hc_spread;
     ops->hc_head = cuda_hc_head;
     ops->kv_store = cuda_kv_store;

@@ -12,6 +12,8 @@ struct cu_src {
 };
 
 #define LANE ((int)(threadIdx.x % WARP))
+#define WARP_ID ((int)(threadIdx.x / WARP))
+#define N_WARP ((int)(blockDim.x / WARP))
 #define ALL_LANES 0xffffffffu
 
 /* Over groups of `width` neighbouring lanes; every lane gets the result. */
@@ -52,6 +54,17 @@ __device__ __forceinline__ float block_sum(float x, struct cu_sums *shared)
     for (int i = 0; i < n; i++)
         x += shared->part[i];
     return x;
+}
+
+/* Threads for a row of n numbers that one block norms, each ROW_EACH of them at most. The order of
+ * the sum, and so its bits, is that of this number of threads. */
+#define ROW_EACH 8
+#define ROW_THREADS 1024
+
+static inline unsigned row_threads(int n)
+{
+    int quarter = (n + 127) / 128 * 32;
+    return (unsigned)(quarter < 128 ? 128 : quarter > ROW_THREADS ? ROW_THREADS : quarter);
 }
 
 /* One rotary pair, turned by `angle` or back. */

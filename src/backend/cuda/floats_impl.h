@@ -4,6 +4,14 @@
 
 #include "device_impl.h"
 
+#ifndef CUDA_EMULATED
+__device__ __forceinline__ float f16_value(uint32_t h)
+{
+    float x;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"((uint16_t)h));
+    return x;
+}
+#else
 __device__ __forceinline__ float f16_value(uint32_t h)
 {
     uint32_t sign = (h & 0x8000) << 16, exp = h >> 10 & 31, man = h & 0x3ff;
@@ -13,6 +21,7 @@ __device__ __forceinline__ float f16_value(uint32_t h)
         return __uint_as_float(__float_as_uint((float)man * 0x1p-24f) | sign);
     return __uint_as_float(sign | (exp + 112) << 23 | man << 13);
 }
+#endif
 
 __device__ __forceinline__ float f16_at(const uint8_t *p)
 {

@@ -1,13 +1,16 @@
-/* hc.cu - hyper-connections: projections of all streams, a block of threads for each number of a
- * row; then a block for each row makes them gates and mixes. */
+/* hc.cu - hyper-connections: pieces of all streams are projected, each by a block of threads; then
+ * two blocks for a row sum what the pieces say, make gates of it, mix and norm. */
 #include "floats_impl.h"
 
 extern "C" {
 #include "cuda_ops_impl.h"
 }
 
-#define THREADS 128
+#define THREADS 256
 #define MAX_STREAM 8
+#define PIECE (2 * WARP) /* elements of every stream that a block projects */
+#define TURNS 4          /* numbers that a warp projects at once */
+#define ROWS 8           /* of the step, that a block projects */
 
 struct cu_hc {
     const uint8_t *fn;
@@ -18,36 +21,96 @@ struct cu_hc {
     float eps, norm_eps;
 };
 
+/* What follows the mixing; no weight: nothing. */
+struct hc_norm {
+    const float *weight;
+    float eps;
+};
+
 static struct cu_hc hc_of(const struct hc *hc)
 {
     CHECK(hc->n_stream <= MAX_STREAM);
+    CHECK(hc->fn.cols / hc->n_stream <= ROW_EACH * ROW_THREADS);
     CHECK(hc->fn.type == DT_F32 || hc->fn.type == DT_F16 || hc->fn.type == DT_BF16);
     return { (const uint8_t *)hc->fn.data, hc->fn.pitch, hc->fn.type, hc->base, hc->scale,
              hc->n_stream, hc->n_iter, hc->fn.cols / hc->n_stream, hc->fn.rows, hc->eps,
              hc->norm_eps };
 }
 
-__device__ __forceinline__ float number_at(enum dtype type, const uint8_t *row, int j)
+/* Elements e and e + 1 of row i of fn, 0 from n on. */
+__device__ __forceinline__ float2 two_of_fn(const struct cu_hc *hc, int i, size_t at, int n)
 {
-    if (type == DT_F32)
-        return __uint_as_float(load32(row + (size_t)j * 4));
-    uint32_t h = load16(row + (size_t)j * 2);
-    return type == DT_F16 ? f16_value(h) : __uint_as_float(h << 16);
+    const uint8_t *row = hc->fn + i * hc->fn_pitch;
+    if (hc->type == DT_F32)
+        return { n > 0 ? __uint_as_float(load32(row + at * 4)) : 0,
+                 n > 1 ? __uint_as_float(load32(row + at * 4 + 4)) : 0 };
+    uint32_t two = n > 1 ? load32(row + at * 2) : n > 0 ? load16(row + at * 2) : 0;
+    if (hc->type == DT_F16)
+        return { f16_value(two & 0xffff), f16_value(two >> 16) };
+    return { __uint_as_float(two << 16), __uint_as_float(two & 0xffff0000) };
 }
 
-/* raw [rows][m + 1]: row i of fn times v; last the mean of squares. Grid: m + 1, rows. */
-__global__ void __launch_bounds__(THREADS) project_kernel(float *raw, struct cu_mat streams,
-                                                          struct cu_hc hc)
+/* Elements e and e + 1 of every stream; n as before. */
+template <int most>
+__device__ __forceinline__ void two_of_streams(float2 *to, const float *v, const struct cu_hc *hc,
+                                               int n)
 {
-    SHARED(struct cu_sums, sums);
-    const float *v = streams.x + blockIdx.y * streams.pitch;
-    int i = (int)blockIdx.x, n = hc.n_embd * hc.n_stream;
-    float sum = 0;
-    for (int j = (int)threadIdx.x; j < n; j += THREADS)
-        sum = fmaf(i < hc.m ? number_at(hc.type, hc.fn + i * hc.fn_pitch, j) : v[j], v[j], sum);
-    sum = block_sum(sum, &sums);
-    if (threadIdx.x == 0)
-        raw[blockIdx.y * (size_t)(hc.m + 1) + i] = i < hc.m ? sum : sum / (float)n;
+#pragma unroll
+    for (int k = 0; k < most; k++) {
+        const float *x = v + (size_t)k * hc->n_embd;
+        bool here = k < hc->n_stream;
+        to[k] = { here && n > 0 ? x[0] : 0, here && n > 1 ? x[1] : 0 };
+    }
+}
+
+/* TURNS numbers of one row, from i0 on every eighth, to part: [m + 1][pieces]. */
+template <int most>
+__device__ __forceinline__ void project_row(float *part, const float2 (*f)[most], const float2 *x,
+                                            int i0, const struct cu_hc *hc)
+{
+#pragma unroll
+    for (int t = 0; t < TURNS; t++) {
+        int i = i0 + t * N_WARP;
+        float sum = 0;
+#pragma unroll
+        for (int k = 0; k < most; k++) {
+            float2 by = i < hc->m ? f[t][k] : x[k];
+            sum = k < hc->n_stream ? fmaf(by.y, x[k].y, fmaf(by.x, x[k].x, sum)) : sum;
+        }
+        sum = warp_sum(sum);
+        if (LANE == 0 && i <= hc->m)
+            part[(size_t)i * gridDim.x + blockIdx.x] = sum;
+    }
+}
+
+/* part [rows][m + 1][pieces]: what PIECE elements of every stream add to row i of fn times v; last
+ * to the squares. A warp for every eighth i; what it has of fn serves ROWS rows. Grid: pieces,
+ * ROWS rows. */
+template <int most> /* streams */
+__global__ void __launch_bounds__(THREADS) project_kernel(float *part, struct cu_mat streams,
+                                                          int n_row, struct cu_hc hc)
+{
+    int e = (int)blockIdx.x * PIECE + 2 * LANE, left = hc.n_embd - e;
+    int row0 = (int)blockIdx.y * ROWS, end = n_row - row0 < ROWS ? n_row : row0 + ROWS;
+    for (int i0 = WARP_ID; i0 <= hc.m; i0 += TURNS * N_WARP) {
+        float2 x[most], f[TURNS][most] = {};
+        two_of_streams<most>(x, streams.x + row0 * streams.pitch + e, &hc, left);
+#pragma unroll
+        for (int j = 0; j < TURNS * most; j++) {
+            int t = j / most, k = j % most, i = i0 + t * N_WARP;
+            if (k < hc.n_stream && i < hc.m)
+                f[t][k] = two_of_fn(&hc, i, (size_t)k * hc.n_embd + e, left);
+        }
+        for (int r = row0; r < end; r++) {
+            float2 next[most] = {};
+            if (r + 1 < end)
+                two_of_streams<most>(next, streams.x + (r + 1) * streams.pitch + e, &hc, left);
+            project_row<most>(part + r * (size_t)(hc.m + 1) * gridDim.x, f, x, i0, &hc);
+#pragma unroll
+            for (int k = 0; k < most; k++)
+                x[k] = next[k];
+        }
+    }
 }
 
 __device__ __forceinline__ float sigmoid(float x)
@@ -55,128 +118,229 @@ __device__ __forceinline__ float sigmoid(float x)
     return 1 / (1 + expf(-x));
 }
 
-/* The gates of a row, in shared memory. */
+#define MAX_NUMBER (2 * MAX_STREAM + MAX_STREAM * MAX_STREAM)
+
+/* What a row's streams say, in shared memory. */
 struct gates {
-    float m[2 * MAX_STREAM + MAX_STREAM * MAX_STREAM];
-    float c[MAX_STREAM * MAX_STREAM];
+    float raw[MAX_NUMBER + 1]; /* last: the mean of the squares */
+    float scale[MAX_NUMBER], base[MAX_NUMBER];
+    float pre[MAX_STREAM], c[MAX_STREAM][MAX_STREAM];
+    struct cu_sums sums;
 };
 
-/* Divide every column of c (by_row: row) by its sum. Thread t holds element t. */
-__device__ __forceinline__ void divide(float *c, int n, bool by_row, float eps)
+/* The pieces of a row, a warp for each number. */
+__device__ __forceinline__ void sum_pieces(struct gates *g, const float *part, int n_piece,
+                                           const struct cu_hc *hc)
 {
-    int t = (int)threadIdx.x, from = by_row ? t / n * n : t % n, step = by_row ? 1 : n;
-    float sum = eps;
-    for (int k = 0; k < n && t < n * n; k++)
-        sum += c[from + k * step];
-    __syncthreads();
-    if (t < n * n)
-        c[t] /= sum;
-    __syncthreads();
-}
-
-/* Softmax of every row, then alternately columns and rows to sum 1; a column step is last. */
-__device__ __forceinline__ void sinkhorn(float *c, int n, int n_iter, float eps)
-{
-    int t = (int)threadIdx.x;
-    float max = 0, sum = 0, mine = 0;
-    if (t < n * n) {
-        max = c[t / n * n];
-        for (int k = 1; k < n; k++)
-            max = fmaxf(max, c[t / n * n + k]);
-        for (int k = 0; k < n; k++)
-            sum += expf(c[t / n * n + k] - max);
-        mine = expf(c[t] - max) / sum + eps;
+    int t = (int)threadIdx.x, n = hc->n_stream;
+    if (t < hc->m) {
+        g->scale[t] = hc->scale[t < n ? 0 : t < 2 * n ? 1 : 2];
+        g->base[t] = hc->base[t];
     }
-    __syncthreads();
-    if (t < n * n)
-        c[t] = mine;
-    __syncthreads();
-    divide(c, n, false, eps);
-    for (int i = 1; i < n_iter; i++) {
-        divide(c, n, true, eps);
-        divide(c, n, false, eps);
-    }
-}
-
-__device__ __forceinline__ void mix_streams(float *x, const float *v, const float *pre, int n_embd,
-                                            int n)
-{
-    for (int e = (int)threadIdx.x; e < n_embd; e += THREADS) {
+    part += blockIdx.x * (size_t)(hc->m + 1) * n_piece;
+    for (int i = WARP_ID; i <= hc->m; i += N_WARP) {
         float sum = 0;
-        for (int k = 0; k < n; k++)
-            sum = fmaf(pre[k], v[(size_t)k * n_embd + e], sum);
-        x[e] = sum;
+        for (int j = LANE; j < n_piece; j += WARP)
+            sum += part[(size_t)i * n_piece + j];
+        sum = warp_sum(sum);
+        if (LANE == 0)
+            g->raw[i] = i < hc->m ? sum : sum / (float)(hc->n_embd * n);
+    }
+    __syncthreads();
+}
+
+/* Number i of a row. */
+__device__ __forceinline__ float gate_of(const struct gates *g, const struct cu_hc *hc, int i)
+{
+    float scale = 1 / sqrtf(g->raw[hc->m] + hc->norm_eps);
+    return g->raw[i] * scale * g->scale[i] + g->base[i];
+}
+
+/* Sum over k of x[k] times what lane k holds of `by`, from `sum` on. */
+template <int n> __device__ __forceinline__ float sum_of_lanes(const float *x, float by, float sum)
+{
+#pragma unroll
+    for (int k = 0; k < n; k++)
+        sum = fmaf(x[k], __shfl_sync(ALL_LANES, by, k), sum);
+    return sum;
+}
+
+/* Softmax of every row, then alternately columns and rows to sum 1; a column step is last. By a
+ * warp: lane t knows row and column t of the softmax K and keeps the factors a of its row and b of
+ * its column: C = a K b. c: room to show each other K. */
+template <int n> __device__ __forceinline__ void sinkhorn(float *to, struct gates *g,
+                                                          const struct cu_hc *hc)
+{
+    int t = LANE, n_true = hc->n_stream;
+    float row[n], col[n], max = -INFINITY, sum = 0;
+#pragma unroll
+    for (int k = 0; k < n; k++) {
+        bool here = t < n_true && k < n_true;
+        row[k] = here ? gate_of(g, hc, 2 * n_true + t * n_true + k) : -INFINITY;
+        max = fmaxf(max, row[k]);
+    }
+#pragma unroll
+    for (int k = 0; k < n; k++)
+        if (t < n_true && k < n_true)
+            sum += row[k] = expf(row[k] - max);
+#pragma unroll
+    for (int k = 0; k < n; k++) {
+        row[k] = t < n_true && k < n_true ? row[k] / sum + hc->eps : 0;
+        if (t < n)
+            g->c[t][k] = row[k];
+    }
+    __syncwarp();
+#pragma unroll
+    for (int k = 0; k < n; k++)
+        col[k] = t < n ? g->c[k][t] : 0;
+    float a = t < n_true ? 1 : 0, b = a, over_a = 1, over_b = 1;
+    for (int i = 0; i < hc->n_iter; i++) {
+        if (i > 0) {
+            over_a = sum_of_lanes<n>(row, b, over_a * hc->eps);
+            a = t < n_true ? 1 / over_a : 0;
+        }
+        over_b = sum_of_lanes<n>(col, a, over_b * hc->eps);
+        b = t < n_true ? 1 / over_b : 0;
+    }
+#pragma unroll
+    for (int j = 0; j < n; j++) {
+        float value = __shfl_sync(ALL_LANES, a, j) * col[j] * b;
+        if (j < n_true && t < n_true)
+            to[j * n_true + t] = value;
     }
 }
 
-/* Grid: rows. */
-__global__ void __launch_bounds__(THREADS) mix_kernel(struct cu_mat x, struct cu_mat gates,
-                                                      struct cu_mat streams, const float *raw,
-                                                      struct cu_hc hc)
+#define AT_ONCE 4 /* streams, and elements of each, that are on their way together */
+
+/* x := the streams mixed by g->pre, then, with a weight, normed. */
+__device__ __forceinline__ void mix_streams(float *to, const float *v, struct gates *g,
+                                            const struct cu_hc *hc, const struct hc_norm *norm)
+{
+    float x[ROW_EACH] = { 0 }, by[ROW_EACH], square = 0;
+#pragma unroll
+    for (int i0 = 0; i0 < ROW_EACH; i0 += AT_ONCE)
+        for (int k0 = 0; k0 < hc->n_stream; k0 += AT_ONCE) {
+            float old[AT_ONCE][AT_ONCE];
+#pragma unroll
+            for (int j = 0; j < AT_ONCE * AT_ONCE; j++) {
+                int k = k0 + j / AT_ONCE, i = i0 + j % AT_ONCE;
+                int e = (int)(threadIdx.x + i * blockDim.x);
+                bool here = k < hc->n_stream && e < hc->n_embd;
+                old[j / AT_ONCE][j % AT_ONCE] = here ? v[(size_t)k * hc->n_embd + e] : 0;
+            }
+#pragma unroll
+            for (int j = 0; j < AT_ONCE * AT_ONCE; j++) {
+                int k = k0 + j / AT_ONCE, i = i0 + j % AT_ONCE;
+                float all = fmaf(g->pre[k % MAX_STREAM], old[j / AT_ONCE][j % AT_ONCE], x[i]);
+                x[i] = k < hc->n_stream ? all : x[i];
+            }
+        }
+#pragma unroll
+    for (int i = 0; i < ROW_EACH; i++) {
+        int e = (int)(threadIdx.x + i * blockDim.x);
+        by[i] = norm->weight && e < hc->n_embd ? norm->weight[e] : 1;
+        square = e < hc->n_embd ? fmaf(x[i], x[i], square) : square;
+    }
+    float scale = 1;
+    if (norm->weight)
+        scale = 1 / sqrtf(block_sum(square, &g->sums) / (float)hc->n_embd + norm->eps);
+#pragma unroll
+    for (int i = 0; i < ROW_EACH; i++) {
+        int e = (int)(threadIdx.x + i * blockDim.x);
+        if (e < hc->n_embd)
+            to[e] = x[i] * scale * by[i];
+    }
+}
+
+/* Grid: rows, 2: one block mixes while another makes C doubly stochastic. */
+__global__ void __launch_bounds__(ROW_THREADS) mix_kernel(struct cu_mat x, struct cu_mat gates,
+                                                          struct cu_mat streams, const float *part,
+                                                          int n_piece, struct cu_hc hc,
+                                                          struct hc_norm norm)
 {
     SHARED(struct gates, g);
     int n = hc.n_stream, t = (int)threadIdx.x;
-    raw += blockIdx.x * (size_t)(hc.m + 1);
-    float scale = 1 / sqrtf(raw[hc.m] + hc.norm_eps), *to = gates.x + blockIdx.x * gates.pitch;
-    if (t < hc.m) {
-        float part = hc.scale[t < n ? 0 : t < 2 * n ? 1 : 2];
-        float m = raw[t] * scale * part + hc.base[t];
-        g.m[t] = t < n ? sigmoid(m) + hc.eps : t < 2 * n ? 2 * sigmoid(m) : m;
-        if (t >= 2 * n)
-            g.c[t - 2 * n] = m;
+    float *to = gates.x + blockIdx.x * gates.pitch;
+    sum_pieces(&g, part, n_piece, &hc);
+    if (blockIdx.y == 1) {
+        if (t < WARP && n <= 4)
+            sinkhorn<4>(to + 2 * n, &g, &hc);
+        else if (t < WARP)
+            sinkhorn<MAX_STREAM>(to + 2 * n, &g, &hc);
+        return;
     }
+    if (t < n)
+        to[t] = g.pre[t] = sigmoid(gate_of(&g, &hc, t)) + hc.eps;
+    else if (t < 2 * n)
+        to[t] = 2 * sigmoid(gate_of(&g, &hc, t));
     __syncthreads();
-    sinkhorn(g.c, n, hc.n_iter, hc.eps);
-    if (t < hc.m)
-        to[t] = t < 2 * n ? g.m[t] : g.c[t - 2 * n];
-    mix_streams(x.x + blockIdx.x * x.pitch, streams.x + blockIdx.x * streams.pitch, g.m, hc.n_embd,
-                n);
+    mix_streams(x.x + blockIdx.x * x.pitch, streams.x + blockIdx.x * streams.pitch, &g, &hc,
+                &norm);
 }
 
-__global__ void __launch_bounds__(THREADS) head_kernel(struct cu_mat x, struct cu_mat streams,
-                                                       const float *raw, struct cu_hc hc)
+/* Grid: rows. */
+__global__ void __launch_bounds__(ROW_THREADS) head_kernel(struct cu_mat x, struct cu_mat streams,
+                                                           const float *part, int n_piece,
+                                                           struct cu_hc hc, struct hc_norm norm)
 {
     SHARED(struct gates, g);
     int t = (int)threadIdx.x;
-    raw += blockIdx.x * (size_t)(hc.m + 1);
-    float scale = 1 / sqrtf(raw[hc.m] + hc.norm_eps);
-    if (t < hc.m)
-        g.m[t] = sigmoid(raw[t] * scale * hc.scale[0] + hc.base[t]) + hc.eps;
+    sum_pieces(&g, part, n_piece, &hc);
+    if (t < hc.n_stream)
+        g.pre[t] = sigmoid(gate_of(&g, &hc, t)) + hc.eps;
     __syncthreads();
-    mix_streams(x.x + blockIdx.x * x.pitch, streams.x + blockIdx.x * streams.pitch, g.m, hc.n_embd,
-                hc.n_stream);
+    mix_streams(x.x + blockIdx.x * x.pitch, streams.x + blockIdx.x * streams.pitch, &g, &hc,
+                &norm);
 }
 
-static float *project(struct dev *d, const struct tensor *streams, const struct cu_hc *hc)
+/* A row's pieces; *n_piece: how many. */
+static float *project(struct dev *d, const struct tensor *streams, const struct cu_hc *hc,
+                      int *n_piece)
 {
-    float *raw = (float *)dev_alloc(d, (size_t)streams->rows * (size_t)(hc->m + 1) * sizeof *raw);
-    dim3 grid((unsigned)hc->m + 1, (unsigned)streams->rows);
+    *n_piece = (int)blocks_for((size_t)hc->n_embd, PIECE);
+    size_t bytes = (size_t)streams->rows * (size_t)(hc->m + 1) * (size_t)*n_piece * sizeof(float);
+    float *part = (float *)dev_alloc(d, bytes);
+    dim3 grid((unsigned)*n_piece, blocks_for((size_t)streams->rows, ROWS));
+    if (cuda_runs(d) && hc->n_stream <= 4)
+        LAUNCH(d, project_kernel<4>, grid, THREADS, 0, part, mat_of(streams), streams->rows, *hc);
+    else if (cuda_runs(d))
+        LAUNCH(d, project_kernel<MAX_STREAM>, grid, THREADS, 0, part, mat_of(streams),
+               streams->rows, *hc);
+    return part;
+}
+
+void cuda_hc_mix_norm(struct dev *d, struct tensor *x, struct tensor *gates,
+                      const struct tensor *streams, const struct hc *hc, const float *weight,
+                      float eps)
+{
+    int n_piece;
+    size_t mark = arena_mark(&d->scratch);
+    struct cu_hc h = hc_of(hc);
+    float *part = project(d, streams, &h, &n_piece);
+    struct hc_norm norm = { weight, eps };
     if (cuda_runs(d))
-        LAUNCH(d, project_kernel, grid, THREADS, 0, raw, mat_of(streams), *hc);
-    return raw;
+        LAUNCH(d, mix_kernel, dim3((unsigned)x->rows, 2), row_threads(x->cols), 0, mat_of(x),
+               mat_of(gates), mat_of(streams), part, n_piece, h, norm);
+    arena_rewind(&d->scratch, mark);
 }
 
 void cuda_hc_mix(struct dev *d, struct tensor *x, struct tensor *gates,
                  const struct tensor *streams, const struct hc *hc)
 {
-    size_t mark = arena_mark(&d->scratch);
-    struct cu_hc h = hc_of(hc);
-    float *raw = project(d, streams, &h);
-    if (cuda_runs(d))
-        LAUNCH(d, mix_kernel, dim3((unsigned)x->rows), THREADS, 0, mat_of(x), mat_of(gates),
-               mat_of(streams), raw, h);
-    arena_rewind(&d->scratch, mark);
+    cuda_hc_mix_norm(d, x, gates, streams, hc, NULL, 0);
 }
 
 void cuda_hc_head(struct dev *d, struct tensor *x, const struct tensor *streams,
                   const struct hc *hc)
 {
+    int n_piece;
     size_t mark = arena_mark(&d->scratch);
     struct cu_hc h = hc_of(hc);
-    float *raw = project(d, streams, &h);
+    float *part = project(d, streams, &h, &n_piece);
+    struct hc_norm norm = { NULL, 0 };
     if (cuda_runs(d))
-        LAUNCH(d, head_kernel, dim3((unsigned)x->rows), THREADS, 0, mat_of(x), mat_of(streams),
-               raw, h);
+        LAUNCH(d, head_kernel, dim3((unsigned)x->rows), row_threads(x->cols), 0, mat_of(x),
+               mat_of(streams), part, n_piece, h, norm);
     arena_rewind(&d->scratch, mark);
 }
 

@@ -81,34 +81,48 @@ void cuda_gather(struct dev *d, struct tensor *out, const struct tensor *x, cons
 
 /* ---- norms --------------------------------------------------------------------------------- */
 
-/* Grid: rows, heads of `n` elements. */
-__global__ void __launch_bounds__(THREADS) norm_kernel(struct cu_mat out, struct cu_mat in,
-                                                       const float *weight, int n, float eps)
+/* Grid: rows, heads of n elements. */
+__global__ void __launch_bounds__(ROW_THREADS) norm_kernel(struct cu_mat out, struct cu_mat in,
+                                                           const float *weight, int n, float eps)
 {
     SHARED(struct cu_sums, sums);
-    const float *x = in.x + blockIdx.x * in.pitch + (size_t)blockIdx.y * n;
-    float *to = out.x + blockIdx.x * out.pitch + (size_t)blockIdx.y * n, sum = 0;
-    for (int i = (int)threadIdx.x; i < n; i += THREADS)
-        sum = fmaf(x[i], x[i], sum);
-    float scale = 1 / sqrtf(block_sum(sum, &sums) / (float)n + eps);
-    for (int i = (int)threadIdx.x; i < n; i += THREADS)
-        to[i] = x[i] * scale * (weight ? weight[i] : 1);
+    const float *from = in.x + blockIdx.x * in.pitch + (size_t)blockIdx.y * n;
+    float *to = out.x + blockIdx.x * out.pitch + (size_t)blockIdx.y * n;
+    float x[ROW_EACH], by[ROW_EACH], square = 0;
+#pragma unroll
+    for (int k = 0; k < ROW_EACH; k++) {
+        int i = (int)(threadIdx.x + k * blockDim.x);
+        x[k] = i < n ? from[i] : 0;
+        by[k] = i < n && weight ? weight[i] : 1;
+    }
+#pragma unroll
+    for (int k = 0; k < ROW_EACH; k++)
+        square = fmaf(x[k], x[k], square);
+    float scale = 1 / sqrtf(block_sum(square, &sums) / (float)n + eps);
+#pragma unroll
+    for (int k = 0; k < ROW_EACH; k++) {
+        int i = (int)(threadIdx.x + k * blockDim.x);
+        if (i < n)
+            to[i] = x[k] * scale * by[k];
+    }
 }
 
 void cuda_norm(struct dev *d, struct tensor *out, const struct tensor *x, const float *weight,
                float eps)
 {
+    CHECK(x->cols <= ROW_EACH * ROW_THREADS);
     if (cuda_runs(d))
-        LAUNCH(d, norm_kernel, dim3((unsigned)x->rows), THREADS, 0, mat_of(out), mat_of(x), weight,
-               x->cols, eps);
+        LAUNCH(d, norm_kernel, dim3((unsigned)x->rows), row_threads(x->cols), 0, mat_of(out),
+               mat_of(x), weight, x->cols, eps);
 }
 
 void cuda_norm_heads(struct dev *d, struct tensor *x, int n_head, float eps)
 {
     dim3 grid((unsigned)x->rows, (unsigned)n_head);
+    CHECK(x->cols / n_head <= ROW_EACH * ROW_THREADS);
     if (cuda_runs(d))
-        LAUNCH(d, norm_kernel, grid, THREADS, 0, mat_of(x), mat_of(x), (const float *)NULL,
-               x->cols / n_head, eps);
+        LAUNCH(d, norm_kernel, grid, row_threads(x->cols / n_head), 0, mat_of(x), mat_of(x),
+               (const float *)NULL, x->cols / n_head, eps);
 }
 
 /* ---- gates --------------------------------------------------------------------------------- */

@@ -7,8 +7,6 @@
 
 #define FP8_GROUP 64
 #define FP4_GROUP 32
-#define WARP_ID ((int)(threadIdx.x / WARP))
-#define N_WARP ((int)(blockDim.x / WARP))
 
 __device__ __forceinline__ void copy_row(const float *x, int n, uint8_t *row)
 {

@@ -17,6 +17,13 @@
 #define PRINTF_LIKE(fmt, args)
 #endif
 
+/* A function that kernels use too: nvcc makes it once for each side. */
+#ifdef __CUDACC__
+#define ON_DEVICES __host__ __device__
+#else
+#define ON_DEVICES
+#endif
+
 /* Our own mistake, never bad input: says where and aborts, in release builds too. */
 #define CHECK(cond) ((cond) ? (void)0 : check_failed(#cond, __FILE__, __LINE__))
 _Noreturn void check_failed(const char *cond, const char *file, int line);

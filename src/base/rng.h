@@ -9,7 +9,7 @@ struct rng {
     uint64_t seed, n;
 };
 
-static inline uint64_t rng_at(uint64_t seed, uint64_t n)
+ON_DEVICES static inline uint64_t rng_at(uint64_t seed, uint64_t n)
 {
     uint64_t z = seed + (n + 1) * UINT64_C(0x9e3779b97f4a7c15);
     z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);

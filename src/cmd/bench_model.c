@@ -38,6 +38,7 @@ static int make(struct bench_model *m)
     m->synth.shape = m->shape;
     char *text = synth_fill_options(&s, &m->synth);
     s.n_thread = m->opts.threads;
+    s.counted = strncmp(m->opts.device, "cuda", 4) == 0; /* made there */
     s.progress = show;
     s.user = &progress;
     progress_begin(&progress, "making a model", "", 0);

@@ -337,6 +337,32 @@ static int place_tensor(struct gguf *g, struct weight *w, struct cursor *c, int6
     return 0;
 }
 
+/* Random tensors whose bytes were left out: four numbers for each tensor (docs/formats.md). */
+static int read_counted(struct gguf *g, struct cursor *c)
+{
+    const struct meta_kv *kv = meta_find(g->meta, GGUF_COUNTED_KEY);
+    if (!kv)
+        return 0;
+    if (kv->type != META_INT || !kv->is_array || kv->n != 4 * (int64_t)g->n_tensor)
+        return bad(c, "key %s has %lld values, expected %lld integers", kv->key, (long long)kv->n,
+                   4 * (long long)g->n_tensor);
+    for (int i = 0; i < g->n_tensor; i++) {
+        const int64_t *v = kv->v.i + 4 * i;
+        struct weight *w = &g->tensor[i];
+        if (v[3] == GGUF_STORED)
+            continue;
+        w->counted = true;
+        w->random.type = w->type;
+        w->random.key = (uint64_t)(uint32_t)v[1] << 32 | (uint32_t)v[0];
+        w->random.shift = (int)v[2];
+        w->random.around_one = v[3] == GGUF_AROUND_ONE;
+        if (v[2] != w->random.shift || !quant_random_can(&w->random))
+            return bad(c, "tensor %s: no random numbers of type %s with shift %lld", w->name,
+                       dtype_name((int)w->type), (long long)v[2]);
+    }
+    return 0;
+}
+
 static int check_names(const struct gguf *g, const char *file, struct err *e)
 {
     struct name_index index = { 0 };
@@ -378,6 +404,7 @@ static int parse(struct gguf *g, struct cursor *c)
     g->data_at = round_up(c->at, (size_t)alignment);
     for (int i = 0; i < g->n_tensor; i++)
         TRY(place_tensor(g, &g->tensor[i], c, alignment));
+    TRY(read_counted(g, c));
     TRY(check_names(g, c->file, c->e));
     return weights_check_overlap(g->tensor, g->n_tensor, c->file, c->e);
 }

@@ -11,6 +11,11 @@
 
 #include "weights.h"
 
+/* A key of four integers for each tensor: low and high half of a key of random numbers, their
+ * shift, and where they are. */
+#define GGUF_COUNTED_KEY "dwarfstar.counted"
+enum { GGUF_STORED, GGUF_COUNTED, GGUF_AROUND_ONE };
+
 struct gguf {
     struct meta *meta;
     struct weight *tensor; /* file order; name and data filled in, file 0 */

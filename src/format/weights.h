@@ -8,7 +8,7 @@
 #define DS_WEIGHTS_H
 
 #include "meta.h"
-#include "quant.h"
+#include "quant_random.h"
 
 enum weights_kind { WEIGHTS_GGUF, WEIGHTS_CHECKPOINT };
 
@@ -25,6 +25,8 @@ struct weight {
     const uint8_t *scale; /* E8M0 scales of DT_F8_E4M3 [rows/128][dim0/128], both rounded up, or of
                              DT_FP4 [rows][dim0/32]; else NULL. Also listed as a tensor itself. */
     int64_t scale_pitch; /* scale bytes from one row (of tiles) to the next */
+    bool counted;         /* data are zeros: the numbers are those of `random`, from block 0 on */
+    struct quant_random random;
 };
 
 struct weights;

@@ -54,15 +54,13 @@ static void *keep(struct loader *ld, size_t bytes)
     return data;
 }
 
-/* What ops will read, where the device can: a copy there, if its memory is apart.
+/* Memory of a device that is apart.
  * tidy: heap - weights are placed once, at open */
-static const void *place(struct loader *ld, const void *data, size_t bytes)
+static void *take_there(struct loader *ld, size_t bytes)
 {
     struct dev *d = ld->m->dev;
     void *mem = NULL;
-    if (ld->failed || !data || !dev_is_apart(d))
-        return data;
-    struct dsv4_copy *c = malloc(sizeof *c);
+    struct dsv4_copy *c = ld->failed ? NULL : malloc(sizeof *c);
     if (!c || dev_memory_take(d, &mem, bytes, false, ld->e) < 0) {
         free(c);
         err_set(ld->e, ERR_NO_MEMORY, "%s: out of memory", weights_path(ld->m->files));
@@ -71,12 +69,35 @@ static const void *place(struct loader *ld, const void *data, size_t bytes)
     }
     *c = (struct dsv4_copy){ ld->m->copies, mem, d };
     ld->m->copies = c;
-    dev_copy(d, mem, data, bytes);
-    if (d->err.code != ERR_NONE) {
-        err_set(ld->e, d->err.code, "%s", d->err.text);
-        ld->failed = true;
-    }
     return mem;
+}
+
+static void check_device(struct loader *ld)
+{
+    const struct err *e = &ld->m->dev->err;
+    if (e->code == ERR_NONE)
+        return;
+    err_set(ld->e, e->code, "%s", e->text);
+    ld->failed = true;
+}
+
+/* What ops will read, where the device can: a copy there, if its memory is apart. */
+static const void *place(struct loader *ld, const void *data, size_t bytes)
+{
+    struct dev *d = ld->m->dev;
+    if (ld->failed || !data || !dev_is_apart(d))
+        return data;
+    void *mem = take_there(ld, bytes);
+    if (!mem)
+        return NULL;
+    dev_copy(d, mem, data, bytes);
+    check_device(ld);
+    return mem;
+}
+
+static size_t n_block(const struct weight *w)
+{
+    return w->bytes / (size_t)dtype_info((int)w->type)->bytes;
 }
 
 static void fail_shape(struct loader *ld, const struct weight *w, int n, const int64_t dim[4])
@@ -229,7 +250,11 @@ static struct tensor tensor_near(struct loader *ld, const struct weight *w)
     struct tensor t = tensor_in_file(ld, w);
     if (ld->failed)
         return t;
-    if (ld->hold.mem) {
+    if (w->counted) {
+        t.data = keep(ld, w->bytes);
+        if (t.data)
+            quant_random(&w->random, 0, n_block(w), t.data);
+    } else if (ld->hold.mem) {
         t = hold(ld, w, t);
     } else if (!is_aligned(w)) {
         t.data = keep(ld, w->bytes);
@@ -239,8 +264,21 @@ static struct tensor tensor_near(struct loader *ld, const struct weight *w)
     return t;
 }
 
+/* In memory of the device, without a way through the host's. */
+static struct tensor made_there(struct loader *ld, const struct weight *w)
+{
+    struct tensor t = tensor_in_file(ld, w);
+    t.data = take_there(ld, w->bytes);
+    if (t.data)
+        dev_random(ld->m->dev, &w->random, n_block(w), t.data);
+    check_device(ld);
+    return t;
+}
+
 static struct tensor tensor_of(struct loader *ld, const struct weight *w)
 {
+    if (w && w->counted && dev_is_apart(ld->m->dev))
+        return made_there(ld, w);
     struct tensor t = tensor_near(ld, w);
     if (ld->failed)
         return t;
@@ -565,6 +603,15 @@ static void load_all(struct loader *ld)
         draft(ld);
 }
 
+static int check_stored(const struct weights *w, struct err *e)
+{
+    for (int i = 0; i < weights_count(w); i++)
+        if (weights_at(w, i)->counted)
+            return err_set(e, ERR_UNSUPPORTED, "%s: tensor %s is not stored, so that its experts "
+                           "cannot be read", weights_path(w), weights_at(w, i)->name);
+    return 0;
+}
+
 /* tidy: heap - a descriptor for each file, while weights are read */
 static int load_held(struct loader *ld, struct err *e)
 {
@@ -609,6 +656,8 @@ int model_open(struct model **out, const struct weights *w, struct dev *d,
     }
     if (code == 0)
         code = check_room(m, e);
+    if (code == 0 && opt->hold)
+        code = check_stored(w, e);
     if (code == 0) {
         if (opt->hold)
             code = load_held(&ld, e);

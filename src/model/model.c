@@ -80,6 +80,11 @@ static void hash_weight(struct hash *h, const struct weight *w)
     hash_add(h, w->name, strlen(w->name) + 1);
     hash_add(h, w->dim, sizeof w->dim);
     hash_add(h, &w->type, sizeof w->type);
+    if (w->counted) {
+        hash_add(h, &w->random.key, sizeof w->random.key);
+        hash_add(h, &w->random.shift, sizeof w->random.shift);
+        return;
+    }
     for (int part = 0; part < 3; part++) /* its start, middle and end */
         hash_add(h, w->data + (w->bytes - n) / 2 * (size_t)part, n);
 }

@@ -7,6 +7,7 @@
 #include "synth_impl.h"
 
 #include "file.h"
+#include "gguf_read.h"
 #include "rng.h"
 #include "tokenizer.h"
 
@@ -218,6 +219,33 @@ static int open_text(struct tokenizer **t, const struct synth_options *o, struct
     return code;
 }
 
+/* Tables of ids are stored: they are small, and checked when a model is opened. */
+static bool is_counted(const struct synth *s, int i)
+{
+    return s->o.counted && s->q.tensor[i].type != DT_I32;
+}
+
+/* What the bytes are made from. */
+static int put_counted(struct synth *s, struct err *e)
+{
+    int n = s->q.n_tensor;
+    int32_t(*v)[4] = calloc((size_t)n, sizeof *v);
+    if (!v)
+        return err_set(e, ERR_NO_MEMORY, "out of memory for %d tensors", n);
+    for (int i = 0; i < n; i++) {
+        const struct quant_random *r = &s->random[i];
+        v[i][0] = (int32_t)(uint32_t)r->key;
+        v[i][1] = (int32_t)(uint32_t)(r->key >> 32);
+        v[i][2] = r->shift;
+        v[i][3] = !is_counted(s, i) ? GGUF_STORED
+                  : r->around_one   ? GGUF_AROUND_ONE
+                                    : GGUF_COUNTED;
+    }
+    gguf_put_i32s(&s->q.im.out, GGUF_COUNTED_KEY, v[0], 4 * n);
+    free(v);
+    return 0;
+}
+
 static int put_keys(struct synth *s, struct err *e)
 {
     struct gguf_writer *w = &s->q.im.out;
@@ -231,6 +259,8 @@ static int put_keys(struct synth *s, struct err *e)
     tokenizer_close(text);
     /* Rows of pages, as in the shapes that are larger, want an address to match. */
     w->alignment = strcmp(s->o.shape, "small") == 0 ? 4096 : w->alignment;
+    if (code == 0 && s->o.counted)
+        code = put_counted(s, e);
     return code < 0 ? code : quantize_keys(&s->q, e);
 }
 
@@ -244,6 +274,15 @@ static int write_unit(struct quantize_worker *w, int i, struct err *e)
                            quantize_unit_bytes(w->q, u), e);
 }
 
+/* All but the last byte, which makes the file as long as it would be. */
+static int leave_out(struct synth *s, int i, struct err *e)
+{
+    struct gguf_writer *w = &s->q.im.out;
+    size_t n = gguf_tensor_bytes(w, i) - 1;
+    gguf_write_kept(w, i, n);
+    return gguf_write_data(w, i, n, "", 1, e);
+}
+
 /* m NULL: to the disk. */
 static int write_gguf(struct synth *s, struct file_memory *m, struct err *e)
 {
@@ -253,8 +292,12 @@ static int write_gguf(struct synth *s, struct file_memory *m, struct err *e)
     TRY(m ? gguf_write_to_memory(&q->im.out, m, e)
           : gguf_write_to(&q->im.out, s->o.out, false, e));
     TRY(gguf_write_begin(&q->im.out, e));
+    for (int i = 0; i < q->n_tensor; i++)
+        if (is_counted(s, i))
+            TRY(leave_out(s, i, e));
     for (int i = 0; i < q->n_unit; i++)
-        q->todo[q->n_todo++] = i;
+        if (!is_counted(s, q->unit[i].tensor))
+            q->todo[q->n_todo++] = i;
     TRY(quantize_each(q, "writing", write_unit, e));
     return gguf_write_finish(&q->im.out, e);
 }

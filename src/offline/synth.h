@@ -27,6 +27,7 @@ struct synth_options {
     int n_layer, n_expert; /* 0: the shape's */
     int n_thread;          /* 0: all processors this process may use */
     uint64_t seed;
+    bool counted;  /* synth_memory(): bytes are left out, and whoever opens it makes them */
     const struct log *log; /* remarks; may be NULL */
     /* As quantize_options.progress. */
     bool (*progress)(void *user, const char *what, double share);

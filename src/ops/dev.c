@@ -79,6 +79,15 @@ void dev_copy(struct dev *d, void *to, const void *from, size_t bytes)
         memcpy(to, from, bytes);
 }
 
+void dev_random(struct dev *d, const struct quant_random *q, size_t n, void *to)
+{
+    CHECK(quant_random_can(q));
+    if (d->ops->random)
+        d->ops->random(d, q, n, to);
+    else
+        quant_random(q, 0, n, to);
+}
+
 void dev_begin(struct dev *d)
 {
     d->err = (struct err){ 0 };

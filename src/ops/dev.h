@@ -4,6 +4,7 @@
 
 #include "arena.h"
 #include "error.h"
+#include "quant_random.h"
 #include "tensor.h"
 
 #ifndef __cplusplus
@@ -100,6 +101,9 @@ struct tensor dev_look(struct dev *d, const struct tensor *t);
 
 /* Copy between host and device, after all queued work. A failure is the step's. */
 void dev_copy(struct dev *d, void *to, const void *from, size_t bytes);
+
+/* The first n blocks of random numbers to memory of the device, as a step's work. */
+void dev_random(struct dev *d, const struct quant_random *q, size_t n, void *to);
 
 /* Start a step: forget the last failure, empty the scratch. */
 void dev_begin(struct dev *d);

@@ -48,6 +48,7 @@ struct ops {
     void (*begin)(struct dev *);               /* a step begins */
     int (*wait)(struct dev *, struct err *);   /* until queued work is done */
     void (*copy)(struct dev *, void *, const void *, size_t);   /* dev_copy() */
+    void (*random)(struct dev *, const struct quant_random *, size_t, void *); /* dev_random() */
     struct tensor (*look)(struct dev *, const struct tensor *); /* dev_look() */
     /* Memory of the device; what is left of it. */
     int (*take)(struct dev *, void **, size_t, bool shared, struct err *);

@@ -16,6 +16,9 @@ struct quant_random {
     bool around_one;   /* F32, F16, BF16: 1 + k/64, k from -8 to 7; shift is ignored */
 };
 
+/* Whether there are such numbers: of this type, with scales that it has. */
+bool quant_random_can(const struct quant_random *q);
+
 /* n blocks from block `first` on (F32, F16, BF16, F8_E4M3: elements; FP4: of 32 in 16 bytes) to
  * dst. Types: those of quant_random_unit(). FP4 has the numbers of MXFP4 with the same key. */
 void quant_random(const struct quant_random *q, uint64_t first, size_t n, uint8_t *dst);

@@ -301,13 +301,57 @@ static void bad_tensors(void **state)
     refuse(&b, ERR_FORMAT, "tensor a occurs twice");
 }
 
+static void counted_tensor(struct buf *b, int type, int shift, int how)
+{
+    put_head(b, 1, 1);
+    put_array(b, "dwarfstar.counted", 5, 4);
+    put_le(b, 0x89abcdef, 4);
+    put_le(b, 0xfedcba98, 4);
+    put_le(b, (uint32_t)shift, 4);
+    put_le(b, (uint32_t)how, 4);
+    put_tensor(b, "t", 1, 32, 0, type, 0);
+    put_data(b, 32, 128);
+}
+
+/* Tensors whose numbers are made: what is said of them must be possible. */
+static void counted(void **state)
+{
+    (void)state;
+    struct buf b;
+    struct gguf g;
+    struct err e = { 0 };
+    counted_tensor(&b, DT_Q8_0, -18, 1);
+    assert_int_equal(gguf_parse(&g, "x.gguf", (uint8_t *)b.data, b.len, &e), 0);
+    assert_true(g.tensor[0].counted && !g.tensor[0].random.around_one);
+    assert_true(g.tensor[0].random.key == UINT64_C(0xfedcba9889abcdef));
+    assert_int_equal(g.tensor[0].random.shift, -18);
+    assert_int_equal(g.tensor[0].random.type, DT_Q8_0);
+    gguf_release(&g);
+    buf_release(&b);
+    counted_tensor(&b, DT_Q8_0, 12, 0); /* stored */
+    assert_int_equal(gguf_parse(&g, "x.gguf", (uint8_t *)b.data, b.len, &e), 0);
+    assert_false(g.tensor[0].counted);
+    gguf_release(&g);
+    buf_release(&b);
+    counted_tensor(&b, DT_Q8_0, 12, 1);
+    refuse(&b, ERR_FORMAT, "tensor t: no random numbers of type Q8_0 with shift 12");
+    counted_tensor(&b, DT_I32, 0, 1);
+    refuse(&b, ERR_FORMAT, "tensor t: no random numbers of type I32");
+    put_head(&b, 1, 1);
+    put_array(&b, "dwarfstar.counted", 5, 1);
+    put_le(&b, 1, 4);
+    put_tensor(&b, "t", 1, 32, 0, DT_F32, 0);
+    put_data(&b, 32, 128);
+    refuse(&b, ERR_FORMAT, "key dwarfstar.counted has 1 values, expected 4 integers");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_value_types), cmocka_unit_test(typed_reads),
         cmocka_unit_test(tensors),         cmocka_unit_test(every_truncation),
         cmocka_unit_test(bad_headers),     cmocka_unit_test(bad_metadata),
-        cmocka_unit_test(bad_tensors),
+        cmocka_unit_test(bad_tensors),     cmocka_unit_test(counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -43,6 +43,8 @@ void cuda_pick(struct dev *, struct tensor *, const struct tensor *, const struc
 void cuda_attend(struct dev *, struct tensor *, const struct tensor *, const struct tensor *,
                  const struct attention *, const struct rows *, int);
 
+void cuda_random(struct dev *, const struct quant_random *, size_t, void *);
+
 void cuda_route(struct dev *, struct route *, const struct tensor *, const struct router *,
                 const struct rows *);
 void cuda_experts(struct dev *, struct tensor *, const struct expert_set *, const struct route *,

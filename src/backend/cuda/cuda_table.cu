@@ -12,6 +12,7 @@ void cuda_ops_fill(struct ops *ops)
     ops->begin = cuda_begin;
     ops->wait = cuda_wait;
     ops->copy = cuda_copy;
+    ops->random = cuda_random;
     ops->look = cuda_look;
     ops->take = cuda_memory_new;
     ops->give_back = cuda_memory_free;

@@ -134,12 +134,14 @@ static void drop_memory(void)
         free_memory(kept[--n_kept]);
 }
 
-/* Activations: rows further apart than they are wide, beginning at an odd multiple of 4. */
+/* Activations: rows further apart than they are wide, beginning at an odd multiple of 4, or as a
+ * device's scratch memory has them. */
 static struct tensor random_tensor(int cols, int rows, enum fill fill)
 {
-    size_t pitch = ((size_t)cols + 3) * 4;
+    bool odd = roll(2);
+    size_t pitch = odd ? ((size_t)cols + 3) * 4 : round_up((size_t)cols * 4, 64);
     uint8_t *mem = take(pitch * (size_t)rows + 8);
-    struct tensor t = { mem + 4, DT_F32, cols, rows, pitch, NULL, 0 };
+    struct tensor t = { mem + 4 * odd, DT_F32, cols, rows, pitch, NULL, 0 };
     for (int i = 0; i < rows; i++) {
         float size = fill == FILL_ZERO ? 0 : fill == FILL_EXTREME ? ldexpf(1, roll(60) - 30) : 1;
         for (int j = 0; j < cols; j++)

@@ -1,7 +1,7 @@
 /* gemv.cu - products with few rows of activations: a warp for a row of weights, a lane for 32 of
  * its elements at a time. The time is that of reading the weights, so they are read once for up to
  * eight rows. Also the ops themselves. */
-#include "product_impl.h"
+#include "numbers_impl.h"
 #include "widen_impl.h"
 
 extern "C" {
@@ -135,6 +135,59 @@ void cuda_product_few_exact(struct dev *d, const struct cu_product *p, int n_job
     LAUNCH(d, few_exact_kernel, grid, THREADS, 0, *p);
 }
 
+/* ---- several products in one launch -------------------------------------------------------- */
+
+#define MAX_LIST 16
+
+struct few_list {
+    int n;
+    struct cu_few job[MAX_LIST];
+};
+
+template <int n_x>
+__global__ void __launch_bounds__(FEW_THREADS) list_kernel(const __grid_constant__ few_list l)
+{
+    int j = 0, block = (int)blockIdx.x;
+    while (block >= l.job[j].n_block)
+        block -= l.job[j++].n_block;
+    switch (l.job[j].type) {
+    case DT_F32: few_numbers<DT_F32, n_x>(&l.job[j], block); return;
+    case DT_F16: few_numbers<DT_F16, n_x>(&l.job[j], block); return;
+    case DT_BF16: few_numbers<DT_BF16, n_x>(&l.job[j], block); return;
+    default: few_numbers<DT_F8_E4M3, n_x>(&l.job[j], block);
+    }
+}
+
+static void run_list(struct dev *d, struct few_list *l)
+{
+    int n_block = 0, n = l->job[0].n;
+    for (int j = 0; j < l->n; j++)
+        n_block += l->job[j].n_block = number_blocks(l->job[j].rows, n);
+    if (n == 1)
+        LAUNCH(d, list_kernel<1>, (unsigned)n_block, FEW_THREADS, 0, *l);
+    else if (n == 2)
+        LAUNCH(d, list_kernel<2>, (unsigned)n_block, FEW_THREADS, 0, *l);
+    else if (n <= 4)
+        LAUNCH(d, list_kernel<4>, (unsigned)n_block, FEW_THREADS, 0, *l);
+    else
+        LAUNCH(d, list_kernel<8>, (unsigned)n_block, FEW_THREADS, 0, *l);
+    l->n = 0;
+}
+
+/* Every group is a product of its own. */
+static void few_numbers_groups(struct dev *d, const struct cu_product *p, int n_group)
+{
+    struct few_list l;
+    l.n = 0;
+    for (int g = 0; g < n_group; g++) {
+        l.job[l.n++] = { p->type, p->k, p->rows, p->n, p->w, g * p->rows,
+                         p->x + (size_t)g * p->x_job, p->x_pitch,
+                         p->out + (size_t)g * p->out_job, p->out_pitch, 0 };
+        if (l.n == MAX_LIST || g == n_group - 1)
+            run_list(d, &l);
+    }
+}
+
 /* ---- ops ----------------------------------------------------------------------------------- */
 
 /* Activations of all groups lie side by side: rounded as rows of n_group * k elements would mix
@@ -178,6 +231,8 @@ static void product(struct dev *d, struct tensor *out, const struct tensor *w,
     bool few = x->rows <= FEW_MAX, rounds = !exact && !cuda_of(d)->exact && act_block(w->type);
     if (rounds && pack_groups(d, &p, x, n_group))
         (few ? cuda_product_few : cuda_product_many)(d, &p, n_group);
+    else if (!rounds && few && is_number(p.type) && cuda_runs(d))
+        few_numbers_groups(d, &p, n_group);
     else if (!rounds && cuda_runs(d))
         (few ? cuda_product_few_exact : cuda_product_many_exact)(d, &p, n_group);
     arena_rewind(&d->scratch, mark);

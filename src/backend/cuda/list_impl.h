@@ -1,0 +1,34 @@
+/* list_impl.h - a product of a few rows of activations, as the blocks of threads that compute it
+ * see it. Several of them share a launch. */
+#ifndef DS_LIST_IMPL_H
+#define DS_LIST_IMPL_H
+
+#include "product_impl.h"
+
+#define FEW_THREADS 256
+#define FEW_WARPS (FEW_THREADS / WARP)
+
+struct cu_few {
+    enum dtype type;
+    int k, rows, n;       /* elements and number of weight rows; activation rows */
+    struct cu_weights w;
+    int row0;             /* the first of w's rows */
+    const uint8_t *x;     /* float32 */
+    size_t x_pitch;       /* bytes */
+    float *out;
+    size_t out_pitch;     /* floats */
+    int n_block;          /* of threads */
+};
+
+/* Row i of x; beyond n the last one, whose sums nobody wants. */
+__device__ __forceinline__ const float *few_x(const struct cu_few *f, int i)
+{
+    return (const float *)(f->x + (size_t)(i < f->n ? i : f->n - 1) * f->x_pitch);
+}
+
+__device__ __forceinline__ bool is_aligned(const void *p, size_t pitch, int bytes)
+{
+    return (((uintptr_t)p | pitch) & (uintptr_t)(bytes - 1)) == 0;
+}
+
+#endif

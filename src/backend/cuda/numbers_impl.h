@@ -1,0 +1,152 @@
+/* numbers_impl.h - weights that are single numbers times a few rows of activations as they are:
+ * four warps for a row of weights, a thread for eight neighbours at a time. The time is that of
+ * reading the weights, so a thread asks for all it can before it uses the first. */
+#ifndef DS_NUMBERS_IMPL_H
+#define DS_NUMBERS_IMPL_H
+
+#include "list_impl.h"
+#include "floats_impl.h"
+
+#define TEAM 128 /* threads */
+#define TEAM_WARPS (TEAM / WARP)
+#define N_TEAM (FEW_THREADS / TEAM)
+#define EIGHT 8
+
+/* Eight weights as they lie in memory, and what they are to be multiplied with. */
+struct cu_eight {
+    alignas(16) uint32_t word[8];
+    float scale;
+};
+
+__device__ __forceinline__ constexpr int number_bytes(int type)
+{
+    return type == DT_F32 ? 4 : type == DT_F8_E4M3 ? 1 : 2;
+}
+
+/* Elements `at`.. of row r of w; beyond the row they are zero. */
+template <int type, bool wide>
+__device__ __forceinline__ void eight_load(const struct cu_few *f, int r, int at,
+                                           struct cu_eight *e)
+{
+    const int bytes = number_bytes(type), words = EIGHT * bytes / 4;
+    const uint8_t *p = f->w.data + (size_t)r * f->w.pitch + (size_t)at * bytes;
+    int n = at < f->k ? (f->k - at) * bytes : 0;
+    e->scale = 1;
+    if (type == DT_F8_E4M3 && n > 0)
+        e->scale = e8m0_value(f->w.scale[(size_t)(r / 128) * f->w.scale_pitch + at / 128]);
+#pragma unroll
+    for (int i = 0; i < words; i++)
+        e->word[i] = 0;
+    if (wide && n > 0) {
+        if (words == 2)
+            *(uint2 *)e->word = *(const uint2 *)p;
+        for (int i = 0; i < words / 4; i++)
+            *(uint4 *)(e->word + 4 * i) = ((const uint4 *)p)[i];
+    }
+#pragma unroll
+    for (int b = 0; b < 4 * words && !wide; b++)
+        e->word[b / 4] |= b < n ? (uint32_t)p[b] << b % 4 * 8 : 0;
+}
+
+template <int type> __device__ __forceinline__ float eight_at(const struct cu_eight *e, int i)
+{
+    switch (type) {
+    case DT_F32: return __uint_as_float(e->word[i]);
+    case DT_F16: return f16_value(e->word[i / 2] >> i % 2 * 16 & 0xffff);
+    case DT_BF16: return __uint_as_float(i % 2 ? e->word[i / 2] & 0xffff0000 : e->word[i / 2] << 16);
+    default: return e4m3_value(e->word[i / 4] >> i % 4 * 8 & 255) * e->scale;
+    }
+}
+
+template <bool wide> __device__ __forceinline__ void eight_floats(const float *x, int n, float *to)
+{
+    float4 half[2];
+    if (wide) {
+        half[0] = ((const float4 *)x)[0];
+        half[1] = ((const float4 *)x)[1];
+    }
+#pragma unroll
+    for (int i = 0; i < EIGHT; i++)
+        to[i] = wide ? (&half[i / 4].x)[i % 4] : i < n ? x[i] : 0;
+}
+
+/* sum[r][i] plus a thread's share of row r0 + r of weights times row i of x. wide: rows begin at
+ * multiples of 16 bytes and are whole eights. */
+template <int type, int n_row, int n_x, bool wide>
+__device__ __forceinline__ void team_sums(const struct cu_few *f, int r0, float (*sum)[n_x])
+{
+    const int step = TEAM * EIGHT, ahead = wide ? 4 : 1;
+    for (int at = (int)threadIdx.x % TEAM * EIGHT; at < f->k; at += ahead * step) {
+        struct cu_eight e[ahead][n_row];
+#pragma unroll
+        for (int a = 0; a < ahead; a++)
+#pragma unroll
+            for (int r = 0; r < n_row; r++)
+                eight_load<type, wide>(f, f->row0 + min(r0 + r, f->rows - 1), at + a * step,
+                                       &e[a][r]);
+#pragma unroll
+        for (int a = 0; a < ahead; a++)
+#pragma unroll
+            for (int i = 0; i < n_x; i++) {
+                float x[EIGHT];
+                int from = at + a * step;
+                if (from >= f->k)
+                    continue;
+                eight_floats<wide>(few_x(f, i) + from, f->k - from, x);
+#pragma unroll
+                for (int r = 0; r < n_row; r++)
+#pragma unroll
+                    for (int j = 0; j < EIGHT; j++)
+                        sum[r][i] = fmaf(eight_at<type>(&e[a][r], j), x[j], sum[r][i]);
+            }
+    }
+}
+
+struct cu_team {
+    float sum[FEW_WARPS][2 * FEW_MAX];
+};
+
+/* Block number `block` of the product. */
+template <int type, int n_x>
+__device__ __forceinline__ void few_numbers(const struct cu_few *f, int block)
+{
+    SHARED(struct cu_team, shared);
+    const int n_row = n_x == 1 ? 1 : 2; /* that a team shares its activations among */
+    int warp = (int)threadIdx.x / WARP, t = (int)threadIdx.x % TEAM;
+    int r0 = (block * N_TEAM + warp / TEAM_WARPS) * n_row;
+    float sum[n_row][n_x] = {};
+    bool wide = f->k % EIGHT == 0 && is_aligned(f->w.data, f->w.pitch, 16) &&
+                is_aligned(f->x, f->x_pitch, 16);
+    if (wide)
+        team_sums<type, n_row, n_x, true>(f, r0, sum);
+    else
+        team_sums<type, n_row, n_x, false>(f, r0, sum);
+#pragma unroll
+    for (int r = 0; r < n_row; r++)
+#pragma unroll
+        for (int i = 0; i < n_x; i++) {
+            float all = warp_sum(sum[r][i]);
+            if (LANE == 0)
+                shared.sum[warp][r * n_x + i] = all;
+        }
+    __syncthreads();
+    int r = t / n_x, i = t % n_x;
+    if (r >= n_row || r0 + r >= f->rows || i >= f->n)
+        return;
+    float all = 0;
+    for (int w = 0; w < TEAM_WARPS; w++)
+        all += shared.sum[warp / TEAM_WARPS * TEAM_WARPS + w][t];
+    f->out[(size_t)i * f->out_pitch + r0 + r] = all;
+}
+
+static inline bool is_number(enum dtype type)
+{
+    return type == DT_F32 || type == DT_F16 || type == DT_BF16 || type == DT_F8_E4M3;
+}
+
+static inline int number_blocks(int rows, int n)
+{
+    return (int)blocks_for((size_t)rows, n == 1 ? N_TEAM : 2 * N_TEAM);
+}
+
+#endif

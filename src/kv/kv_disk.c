@@ -18,6 +18,7 @@
 #define MAGIC "DSTARKV"
 #define VERSION 1
 #define CHECK_BYTES ((int64_t)sizeof(uint64_t))
+#define BOUNCE_BYTES 65536
 
 _Static_assert(sizeof(struct kv_disk_head) == 8 + 8 + 32 + 10 * 4 + 16, "head has no gaps");
 _Static_assert(sizeof(struct kv_disk_mark) == 16, "mark has no gaps");
@@ -109,19 +110,39 @@ static void put_part(struct writer *w, const void *data, size_t n)
     part_end(w);
 }
 
+/* What ops wrote, by way of the stack if the host cannot see it. */
+static void put_data(struct writer *w, const struct kv_pool *p, const uint8_t *data, size_t n)
+{
+    uint8_t bounce[BOUNCE_BYTES];
+    if (!p->dev)
+        put(w, data, n);
+    for (size_t at = 0, some; p->dev && at < n && w->code == 0; at += some) {
+        some = MIN(n - at, sizeof bounce);
+        w->code = dev_copy_now(p->dev, bounce, data + at, some, w->e);
+        put(w, bounce, some);
+    }
+}
+
+static void put_copy(struct writer *w, const struct kv_pool *p, const struct kv_mark *m)
+{
+    part_begin(w);
+    put_data(w, p, m->copy, m->bytes);
+    part_end(w);
+}
+
 static void put_block(struct writer *w, const struct kv_seq *s, int i)
 {
     const struct kv_pool *p = s->pool;
     int n_tok = tok_in_block(s, i, s->n_tok);
     part_begin(w);
     if (n_tok == p->shape.block_tok) {
-        put(w, s->block[i]->mem, (size_t)rows_bytes(s, n_tok));
+        put_data(w, p, s->block[i]->mem, (size_t)rows_bytes(s, n_tok));
     } else {
         for (int l = 0; l < p->n_layer; l++) {
             size_t n = p->ratio[l] ? (size_t)(n_tok / p->ratio[l]) : 0;
-            put(w, s->block[i]->mem + p->row_at[l], n * p->shape.row_bytes);
+            put_data(w, p, s->block[i]->mem + p->row_at[l], n * p->shape.row_bytes);
             if (p->ratio[l] == KV_OVERLAP_RATIO)
-                put(w, s->block[i]->mem + p->index_at[l], n * p->shape.index_row_bytes);
+                put_data(w, p, s->block[i]->mem + p->index_at[l], n * p->shape.index_row_bytes);
         }
     }
     part_end(w);
@@ -154,9 +175,9 @@ static void put_all(struct writer *w, struct kv_seq *s, const struct kv_disk_hea
     put_part(w, extra, (size_t)h->extra_bytes);
     for (int i = 0; i < n_blocks(s, s->n_tok) && w->code == 0; i++)
         put_block(w, s, i);
-    put_part(w, s->undo.copy, s->undo.bytes);
+    put_copy(w, s->pool, &s->undo);
     for (int i = first; i < s->n_mark && w->code == 0; i++)
-        put_part(w, s->mark[i].copy, s->mark[i].bytes);
+        put_copy(w, s->pool, &s->mark[i]);
 }
 
 int kv_disk_save(struct kv_seq *s, const char *path, const struct kv_disk_model *model,
@@ -191,6 +212,7 @@ struct part {
     const struct file_in *file;
     int64_t at;
     struct hash hash;
+    struct dev *dev; /* that has the memory of ops; NULL: it is the host's */
     struct err *e;
 };
 
@@ -199,17 +221,25 @@ static void read_begin(struct part *p)
     hash_init(&p->hash, (uint64_t)p->at);
 }
 
-/* dst NULL: only for the checksum. */
 static int take(struct part *p, void *dst, size_t n)
 {
-    uint8_t bounce[16384];
-    while (n > 0) {
-        size_t some = dst ? n : MIN(n, sizeof bounce);
-        void *to = dst ? dst : bounce;
-        TRY(file_in_read_at(p->file, p->at, to, some, p->e));
-        hash_add(&p->hash, to, some);
-        p->at += (int64_t)some;
-        n -= some;
+    TRY(file_in_read_at(p->file, p->at, dst, n, p->e));
+    hash_add(&p->hash, dst, n);
+    p->at += (int64_t)n;
+    return 0;
+}
+
+/* Into memory of ops. dst NULL: only for the checksum. */
+static int take_data(struct part *p, uint8_t *dst, size_t n)
+{
+    uint8_t bounce[BOUNCE_BYTES];
+    if (dst && !p->dev)
+        return take(p, dst, n);
+    for (size_t at = 0, some; at < n; at += some) {
+        some = MIN(n - at, sizeof bounce);
+        TRY(take(p, bounce, some));
+        if (dst)
+            TRY(dev_copy_now(p->dev, dst + at, bounce, some, p->e));
     }
     return 0;
 }
@@ -227,10 +257,10 @@ static int read_end(struct part *p, const char *what)
     return 0;
 }
 
-static int take_part(struct part *p, void *dst, size_t n, const char *what)
+static int take_copy(struct part *p, uint8_t *dst, size_t n, const char *what)
 {
     read_begin(p);
-    TRY(take(p, dst, n));
+    TRY(take_data(p, dst, n));
     return read_end(p, what);
 }
 
@@ -242,14 +272,15 @@ static int take_block(struct part *p, const struct kv_seq *s, int i, int n_tok, 
     n_tok = tok_in_block(s, i, n_tok);
     read_begin(p);
     if (n_tok == pool->shape.block_tok) {
-        TRY(take(p, mem, (size_t)rows_bytes(s, n_tok)));
+        TRY(take_data(p, mem, (size_t)rows_bytes(s, n_tok)));
         return read_end(p, "a block of rows");
     }
     for (int l = 0; l < pool->n_layer; l++) {
         size_t n = pool->ratio[l] ? (size_t)(n_tok / pool->ratio[l]) : 0;
-        TRY(take(p, keep ? mem + pool->row_at[l] : NULL, n * pool->shape.row_bytes));
+        TRY(take_data(p, keep ? mem + pool->row_at[l] : NULL, n * pool->shape.row_bytes));
         if (pool->ratio[l] == KV_OVERLAP_RATIO)
-            TRY(take(p, keep ? mem + pool->index_at[l] : NULL, n * pool->shape.index_row_bytes));
+            TRY(take_data(p, keep ? mem + pool->index_at[l] : NULL,
+                          n * pool->shape.index_row_bytes));
     }
     return read_end(p, "the last block of rows");
 }
@@ -385,7 +416,7 @@ static int check_rows(const struct kv_disk *d, struct part *p, const struct kv_s
     for (int i = 0; i < n_blocks(s, d->head.n_tok); i++)
         TRY(take_block(p, s, i, d->head.n_tok, false));
     for (int i = 0; i < 1 + d->head.n_mark; i++)
-        TRY(take_part(p, NULL, kv_copy_bytes_of(s, d->mark[i].floor, d->mark[i].top),
+        TRY(take_copy(p, NULL, kv_copy_bytes_of(s, d->mark[i].floor, d->mark[i].top),
                       i ? "a mark" : "the state"));
     return 0;
 }
@@ -418,7 +449,7 @@ void kv_disk_close(struct kv_disk *d)
 
 /* ---- loading ------------------------------------------------------------------------------ */
 
-static int take_copy(struct part *p, const struct kv_seq *s, const struct kv_disk_mark *from,
+static int take_mark(struct part *p, const struct kv_seq *s, const struct kv_disk_mark *from,
                      struct kv_mark *to)
 {
     to->pos = from->pos;
@@ -426,17 +457,19 @@ static int take_copy(struct part *p, const struct kv_seq *s, const struct kv_dis
     to->top = from->top;
     to->chosen = from->chosen != 0;
     to->bytes = kv_copy_bytes_of(s, from->floor, from->top);
-    return take_part(p, to->copy, to->bytes, "a mark");
+    return take_copy(p, to->copy, to->bytes, "a mark");
 }
 
 static int load_all(struct kv_disk *d, struct part *p, struct kv_seq *s)
 {
     p->at = d->token_at;
-    TRY(take_part(p, s->token, sizeof *s->token * (size_t)d->head.n_tok, "the tokens"));
+    read_begin(p);
+    TRY(take(p, s->token, sizeof *s->token * (size_t)d->head.n_tok));
+    TRY(read_end(p, "the tokens"));
     p->at = d->block_at;
     for (int i = 0; i < n_blocks(s, d->head.n_tok); i++)
         TRY(take_block(p, s, i, d->head.n_tok, true));
-    TRY(take_copy(p, s, &d->mark[0], &s->undo));
+    TRY(take_mark(p, s, &d->mark[0], &s->undo));
     kv_copy_restore(s, &s->undo);
     for (int i = 1; i < 1 + d->head.n_mark; i++) {
         if (i + s->max_mark < 1 + d->head.n_mark) {
@@ -444,7 +477,7 @@ static int load_all(struct kv_disk *d, struct part *p, struct kv_seq *s)
             p->at += (int64_t)bytes + CHECK_BYTES;
             continue;
         }
-        TRY(take_copy(p, s, &d->mark[i], &s->mark[s->n_mark]));
+        TRY(take_mark(p, s, &d->mark[i], &s->mark[s->n_mark]));
         s->n_mark++;
     }
     s->n_tok = d->head.n_tok;
@@ -453,7 +486,7 @@ static int load_all(struct kv_disk *d, struct part *p, struct kv_seq *s)
 
 int kv_disk_load(struct kv_disk *d, struct kv_seq *s, struct err *e)
 {
-    struct part p = { .file = &d->file, .e = e };
+    struct part p = { .file = &d->file, .dev = s->pool->dev, .e = e };
     CHECK(s->n_reserved == 0);
     TRY(kv_seq_refill(s, d->head.n_tok, e));
     int code = load_all(d, &p, s);

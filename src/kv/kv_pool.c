@@ -27,14 +27,13 @@ size_t kv_rows_bytes(const struct kv_shape *s, const int *ratio, int n_layer, in
 }
 
 /* Places everything; with an arena that only counts, computes the size. */
-static void place(struct kv_pool *p, struct arena *a, int **ratio, uint8_t **blocks)
+static void place(struct kv_pool *p, struct arena *a, int **ratio)
 {
     size_t n = (size_t)p->n_layer;
     p->ratio = *ratio = arena_alloc(a, n * sizeof **ratio);
     p->row_at = arena_alloc(a, n * sizeof *p->row_at);
     p->index_at = arena_alloc(a, n * sizeof *p->index_at);
     p->block = arena_alloc(a, (size_t)p->n_block * sizeof *p->block);
-    *blocks = arena_alloc(a, (size_t)p->n_block * p->block_bytes);
 }
 
 static struct kv_pool sized(const struct kv_shape *s, const int *ratio, int n_layer, int n_block)
@@ -50,27 +49,25 @@ void kv_pool_plan(struct kv_pool *p, const struct kv_shape *s, const int *ratio,
     p->ratio = ratio;
 }
 
-size_t kv_pool_bytes(const struct kv_shape *s, const int *ratio, int n_layer, int n_block)
+struct kv_bytes kv_pool_bytes(const struct kv_shape *s, const int *ratio, int n_layer, int n_block)
 {
     struct kv_pool p = sized(s, ratio, n_layer, n_block);
     struct arena count;
     int *copy;
-    uint8_t *blocks;
     arena_init(&count, NULL, 0);
-    place(&p, &count, &copy, &blocks);
-    return count.peak;
+    place(&p, &count, &copy);
+    return (struct kv_bytes){ count.peak, (size_t)n_block * p.block_bytes };
 }
 
 void kv_pool_init(struct kv_pool *p, const struct kv_shape *s, const int *ratio, int n_layer,
-                  void *mem, int n_block)
+                  struct kv_mem mem, int n_block)
 {
     struct arena a;
     int *copy;
-    uint8_t *blocks;
     size_t at = 0;
     *p = sized(s, ratio, n_layer, n_block);
-    arena_init(&a, mem, kv_pool_bytes(s, ratio, n_layer, n_block));
-    place(p, &a, &copy, &blocks);
+    arena_init(&a, mem.host, kv_pool_bytes(s, ratio, n_layer, n_block).host);
+    place(p, &a, &copy);
     CHECK(!a.overflow);
     for (int l = 0; l < n_layer; l++) {
         CHECK(ratio[l] >= 0 && (ratio[l] == 0 || s->block_tok % ratio[l] == 0));
@@ -81,8 +78,10 @@ void kv_pool_init(struct kv_pool *p, const struct kv_shape *s, const int *ratio,
         at += layer_index_bytes(s, ratio[l], s->block_tok);
     }
     CHECK(at <= p->block_bytes);
-    for (int i = 0; i < n_block; i++)
-        p->block[i] = (struct kv_block){ .mem = blocks + (size_t)i * p->block_bytes };
+    for (int i = 0; i < n_block; i++) {
+        uint8_t *data = (uint8_t *)mem.data + (size_t)i * p->block_bytes;
+        p->block[i] = (struct kv_block){ .mem = data };
+    }
     for (int i = n_block - 1; i >= 0; i--) {
         p->block[i].next = p->unused;
         p->unused = &p->block[i];

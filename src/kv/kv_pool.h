@@ -6,8 +6,7 @@
 #ifndef DS_KV_POOL_H
 #define DS_KV_POOL_H
 
-#include "error.h"
-#include "tensor.h"
+#include "dev.h"
 
 /* Layers of this ratio pool overlapping blocks and have an index (kv_layer.ratio). */
 #define KV_OVERLAP_RATIO 4
@@ -18,9 +17,20 @@ struct kv_block {
     struct kv_block *next; /* in the list of unused blocks */
 };
 
-/* In memory:  | offsets, ratios | struct kv_block x n_block | blocks |
- * A block:    | rows of layer 0 | its index rows | rows of layer 1 | ...  without gaps */
+/* What a cache consists of: lists that the host reads in every step, and data that ops read and
+ * write, which lies where the device computes. */
+struct kv_mem {
+    void *host, *data;
+};
+struct kv_bytes {
+    size_t host, data;
+};
+
+/* Host:     | offsets, ratios | struct kv_block x n_block |
+ * Data:     | blocks |
+ * A block:  | rows of layer 0 | its index rows | rows of layer 1 | ...  without gaps */
 struct kv_pool {
+    struct dev *dev;           /* that the data is copied by; NULL: it is the host's memory */
     struct kv_shape shape;
     int n_layer, n_block, n_used;
     const int *ratio;          /* [n_layer] */
@@ -36,11 +46,11 @@ size_t kv_rows_bytes(const struct kv_shape *s, const int *ratio, int n_layer, in
 void kv_pool_plan(struct kv_pool *p, const struct kv_shape *s, const int *ratio, int n_layer);
 
 /* Memory for a pool. ratio [n_layer] as in kv_layer. */
-size_t kv_pool_bytes(const struct kv_shape *s, const int *ratio, int n_layer, int n_block);
+struct kv_bytes kv_pool_bytes(const struct kv_shape *s, const int *ratio, int n_layer, int n_block);
 
 /* mem: kv_pool_bytes() bytes, aligned to 64, the caller's. Copies shape and ratios. */
 void kv_pool_init(struct kv_pool *p, const struct kv_shape *s, const int *ratio, int n_layer,
-                  void *mem, int n_block);
+                  struct kv_mem mem, int n_block);
 
 /* A block with one reference, its content undefined; NULL when all are used. */
 struct kv_block *kv_block_take(struct kv_pool *p);

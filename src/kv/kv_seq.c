@@ -61,32 +61,37 @@ static size_t max_copy_bytes(const struct kv_pool *p)
     return n;
 }
 
-static void layer_place(struct kv_seq *s, int l, struct arena *a, struct kv_layer *out)
+/* Where things are placed. */
+struct places {
+    struct arena host, data;
+};
+
+static void layer_place(struct kv_seq *s, int l, struct places *a, struct kv_layer *out)
 {
     const struct kv_shape *shape = &s->pool->shape;
     size_t pointers = (size_t)s->max_block * sizeof(uint8_t *);
     kv_layer_plan(out, shape, s->pool->ratio[l]);
-    out->ring = arena_alloc(a, (size_t)shape->ring_cap * shape->row_bytes);
+    out->ring = arena_alloc(&a->data, (size_t)shape->ring_cap * shape->row_bytes);
     if (out->ratio) {
-        front_place(&out->main, a);
-        out->block = arena_alloc(a, pointers);
+        front_place(&out->main, &a->data);
+        out->block = arena_alloc(&a->host, pointers);
     }
     if (overlaps(out->ratio)) {
-        front_place(&out->index, a);
-        out->index_block = arena_alloc(a, pointers);
+        front_place(&out->index, &a->data);
+        out->index_block = arena_alloc(&a->host, pointers);
     }
 }
 
-/* Places everything; with an arena that only counts, computes the size. */
-static void place(struct kv_seq *s, struct arena *a)
+/* Places everything; with arenas that only count, computes the sizes. */
+static void place(struct kv_seq *s, struct places *a)
 {
     int n_layer = s->pool->n_layer;
     size_t copy = max_copy_bytes(s->pool);
-    s->token = arena_alloc(a, (size_t)s->max_tok * sizeof *s->token);
-    s->block = arena_alloc(a, (size_t)s->max_block * sizeof *s->block);
-    s->view.layer = arena_alloc(a, (size_t)n_layer * sizeof *s->view.layer);
-    s->mark = arena_alloc(a, (size_t)s->max_mark * sizeof *s->mark);
-    s->undo.copy = arena_alloc(a, copy);
+    s->token = arena_alloc(&a->host, (size_t)s->max_tok * sizeof *s->token);
+    s->block = arena_alloc(&a->host, (size_t)s->max_block * sizeof *s->block);
+    s->view.layer = arena_alloc(&a->host, (size_t)n_layer * sizeof *s->view.layer);
+    s->mark = arena_alloc(&a->host, (size_t)s->max_mark * sizeof *s->mark);
+    s->undo.copy = arena_alloc(&a->data, copy);
     for (int l = 0; l < n_layer; l++) {
         struct kv_layer layer;
         layer_place(s, l, a, &layer);
@@ -94,7 +99,7 @@ static void place(struct kv_seq *s, struct arena *a)
             s->view.layer[l] = layer;
     }
     for (int i = 0; i < s->max_mark; i++) {
-        uint8_t *slot = arena_alloc(a, copy);
+        uint8_t *slot = arena_alloc(&a->data, copy);
         if (s->mark)
             s->mark[i].copy = slot;
     }
@@ -112,26 +117,29 @@ static struct kv_seq sized(struct kv_pool *p, int max_tok, int max_mark)
     };
 }
 
-size_t kv_seq_bytes(const struct kv_pool *p, int max_tok, int max_mark)
+struct kv_bytes kv_seq_bytes(const struct kv_pool *p, int max_tok, int max_mark)
 {
     struct kv_pool pool = *p;
     struct kv_seq s = sized(&pool, max_tok, max_mark);
-    struct arena count;
-    arena_init(&count, NULL, 0);
+    struct places count;
+    arena_init(&count.host, NULL, 0);
+    arena_init(&count.data, NULL, 0);
     place(&s, &count);
-    return count.peak;
+    return (struct kv_bytes){ count.host.peak, count.data.peak };
 }
 
-void kv_seq_init(struct kv_seq *s, struct kv_pool *p, void *mem, int max_tok, int max_mark)
+void kv_seq_init(struct kv_seq *s, struct kv_pool *p, struct kv_mem mem, int max_tok, int max_mark)
 {
     const struct kv_shape *shape = &p->shape;
-    struct arena a;
+    struct kv_bytes bytes = kv_seq_bytes(p, max_tok, max_mark);
+    struct places a;
     CHECK(shape->slack >= 0 && shape->ring_cap >= shape->window + shape->slack);
     CHECK(max_tok > 0 && max_mark >= 0);
     *s = sized(p, max_tok, max_mark);
-    arena_init(&a, mem, kv_seq_bytes(p, max_tok, max_mark));
+    arena_init(&a.host, mem.host, bytes.host);
+    arena_init(&a.data, mem.data, bytes.data);
     place(s, &a);
-    CHECK(!a.overflow);
+    CHECK(!a.host.overflow && !a.data.overflow);
 }
 
 static void drop_blocks(struct kv_seq *s, int n_keep)
@@ -149,7 +157,8 @@ void kv_seq_release(struct kv_seq *s)
 struct kv_use kv_use_of(const struct kv_seq *s)
 {
     struct kv_use u = { .blocks = (size_t)s->n_block * s->pool->block_bytes };
-    u.state = kv_seq_bytes(s->pool, s->max_tok, 0);
+    struct kv_bytes state = kv_seq_bytes(s->pool, s->max_tok, 0);
+    u.state = state.host + state.data;
     for (int i = 0; i < s->n_mark; i++)
         u.marks += s->mark[i].bytes;
     return u;
@@ -163,15 +172,43 @@ struct copier {
     uint8_t *copy;
     size_t at;
     int floor, top;
+    struct dev *dev; /* NULL: pieces are copied at once; else by the list */
+    struct dev_piece list[DEV_PIECES];
+    int n;
 };
+
+static void copy_listed(struct copier *c)
+{
+    if (c->n > 0)
+        dev_move(c->dev, c->list, c->n);
+    c->n = 0;
+}
+
+static void list_piece(struct copier *c, void *to, const void *from, size_t n)
+{
+    struct dev_piece *last = c->n > 0 ? &c->list[c->n - 1] : NULL;
+    if (last && (uint8_t *)last->to + last->bytes == to &&
+        (const uint8_t *)last->from + last->bytes == from) {
+        last->bytes += n;
+        return;
+    }
+    if (c->n == DEV_PIECES)
+        copy_listed(c);
+    c->list[c->n++] = (struct dev_piece){ to, from, n };
+}
 
 static void copy_piece(struct copier *c, void *live, size_t n)
 {
-    if (c->dir == COPY_SAVE)
-        memcpy(c->copy + c->at, live, n);
-    else if (c->dir == COPY_RESTORE)
-        memcpy(live, c->copy + c->at, n);
+    uint8_t *copy = c->copy + c->at;
     c->at += n;
+    if (c->dir == COPY_COUNT)
+        return;
+    void *to = c->dir == COPY_SAVE ? (void *)copy : live;
+    const void *from = c->dir == COPY_SAVE ? live : copy;
+    if (c->dev)
+        list_piece(c, to, from, n);
+    else
+        memcpy(to, from, n);
 }
 
 /* A query at the floor sees the window before it. */
@@ -196,7 +233,14 @@ static void copy_front(struct copier *c, const struct kv_front *f, int ratio)
 
 static size_t copy_all(const struct kv_seq *s, enum copy dir, uint8_t *copy, int floor, int top)
 {
-    struct copier c = { dir, copy, 0, floor, top };
+    struct copier c;
+    c.dir = dir;
+    c.copy = copy;
+    c.at = 0;
+    c.floor = floor;
+    c.top = top;
+    c.dev = s->pool->dev;
+    c.n = 0;
     for (int l = 0; l < s->view.n_layer; l++) {
         const struct kv_layer *layer = &s->view.layer[l];
         copy_ring(&c, s->view.shape, layer);
@@ -205,6 +249,7 @@ static size_t copy_all(const struct kv_seq *s, enum copy dir, uint8_t *copy, int
         if (overlaps(layer->ratio))
             copy_front(&c, &layer->index, layer->ratio);
     }
+    copy_listed(&c);
     return c.at;
 }
 
@@ -257,7 +302,11 @@ static int own_last_block(struct kv_seq *s, struct err *e)
     if (!own)
         return err_set(e, ERR_NO_MEMORY, "cache: all %d blocks of %d tokens are used",
                        s->pool->n_block, s->pool->shape.block_tok);
-    memcpy(own->mem, s->block[last]->mem, s->pool->block_bytes);
+    if (s->pool->dev)
+        dev_move(s->pool->dev, &(struct dev_piece){ own->mem, s->block[last]->mem,
+                                                    s->pool->block_bytes }, 1);
+    else
+        memcpy(own->mem, s->block[last]->mem, s->pool->block_bytes);
     kv_block_drop(s->pool, s->block[last]);
     s->block[last] = own;
     show_block(s, last);

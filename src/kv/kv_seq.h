@@ -4,7 +4,9 @@
  * is overwritten as the conversation grows and cannot be rebuilt from the blocks: going back far
  * needs a mark, a copy of it at one position.
  *
- * A step is: kv_reserve(), the ops write through `view`, then kv_commit() or kv_abort(). */
+ * A step is: kv_reserve(), the ops write through `view`, then kv_commit() or kv_abort(). Where the
+ * data lies on a device, copies of it are queued there between the steps; marks stay there too, so
+ * that no step of a long prompt waits for the way to the host. */
 #ifndef DS_KV_SEQ_H
 #define DS_KV_SEQ_H
 
@@ -17,7 +19,7 @@ struct kv_mark {
     int top;       /* the copy was made here; > pos after a cut in between */
     bool chosen;   /* worth more than one taken in passing */
     size_t bytes;  /* of the copy */
-    uint8_t *copy; /* a slot of fixed size, also when unused */
+    uint8_t *copy; /* data: a slot of fixed size, also when unused */
 };
 
 struct kv_seq {
@@ -36,11 +38,11 @@ struct kv_seq {
 };
 
 /* Memory for a conversation of at most max_tok tokens, apart from its blocks. */
-size_t kv_seq_bytes(const struct kv_pool *p, int max_tok, int max_mark);
+struct kv_bytes kv_seq_bytes(const struct kv_pool *p, int max_tok, int max_mark);
 
 /* mem: kv_seq_bytes() bytes, aligned to 64, the caller's. Pages become needed as tokens come and
  * marks are taken. */
-void kv_seq_init(struct kv_seq *s, struct kv_pool *p, void *mem, int max_tok, int max_mark);
+void kv_seq_init(struct kv_seq *s, struct kv_pool *p, struct kv_mem mem, int max_tok, int max_mark);
 
 /* Forget everything and give the blocks back to the pool. It can be used again. */
 void kv_seq_release(struct kv_seq *s);

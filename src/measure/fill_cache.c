@@ -4,6 +4,8 @@
  * long context are drawn: legal codes, numbers of size one. Seconds instead of hours. */
 #include "measure.h"
 
+#include <stdlib.h>
+
 #include "engine.h"
 #include "quant_random.h"
 #include "rng.h"
@@ -13,6 +15,9 @@
 struct filler {
     const struct kv_shape *shape;
     uint64_t key;
+    struct dev *dev; /* that the rows go to */
+    uint8_t *drawn;  /* room for any piece on its way there */
+    struct err *e;
 };
 
 static void draw(const struct filler *f, enum dtype type, int shift, uint64_t row, int n,
@@ -49,31 +54,58 @@ static void fill_index_row(const struct filler *f, uint64_t row, uint8_t *dst)
     memset(dst + s->index_dim / 2, 127 - 1, (size_t)s->index_dim / 32);
 }
 
-static void fill_front(const struct filler *f, const struct kv_front *front)
+static int fill_front(const struct filler *f, const struct kv_front *front)
 {
     int n = front->cap * front->width;
+    size_t bytes = (size_t)n * sizeof(float);
     if (!front->a)
-        return;
-    draw(f, DT_F32, -7, 0, n, (uint8_t *)front->a);
-    draw(f, DT_F32, -7, 1, n, (uint8_t *)front->s);
+        return 0;
+    draw(f, DT_F32, -7, 0, n, f->drawn);
+    TRY(dev_copy_now(f->dev, front->a, f->drawn, bytes, f->e));
+    draw(f, DT_F32, -7, 1, n, f->drawn);
+    return dev_copy_now(f->dev, front->s, f->drawn, bytes, f->e);
 }
 
-static void fill_layer(struct filler f, const struct kv_layer *l, int n_tok)
+/* Rows first .. first+n-1, which lie together. */
+static int fill_rows(const struct filler *f, bool index, int first, int n, uint8_t *to)
+{
+    size_t bytes = index ? f->shape->index_row_bytes : f->shape->row_bytes;
+    for (int i = 0; i < n; i++)
+        (index ? fill_index_row : fill_row)(f, (uint64_t)(first + i),
+                                            f->drawn + (size_t)i * bytes);
+    return dev_copy_now(f->dev, to, f->drawn, (size_t)n * bytes, f->e);
+}
+
+static int fill_layer(struct filler f, const struct kv_layer *l, int n_tok)
 {
     uint64_t key = f.key;
-    for (int i = 0; i < f.shape->ring_cap; i++)
-        fill_row(&f, (uint64_t)i, l->ring + (size_t)i * f.shape->row_bytes);
+    TRY(fill_rows(&f, false, 0, f.shape->ring_cap, l->ring));
     f.key = rng_at(key, 1);
-    fill_front(&f, &l->main);
+    TRY(fill_front(&f, &l->main));
     f.key = rng_at(key, 2);
-    fill_front(&f, &l->index);
-    for (int b = 0; l->ratio && b < n_tok / l->ratio; b++) {
+    TRY(fill_front(&f, &l->index));
+    int per = l->ratio ? f.shape->block_tok / l->ratio : 0, n = l->ratio ? n_tok / l->ratio : 0;
+    for (int b = 0; b < n; b += per) {
         f.key = rng_at(key, 3);
-        fill_row(&f, (uint64_t)b, kv_block_row(f.shape, l, b));
+        TRY(fill_rows(&f, false, b, MIN(per, n - b), l->block[b / per]));
         f.key = rng_at(key, 4);
         if (l->index_block)
-            fill_index_row(&f, (uint64_t)b, kv_index_row(f.shape, l, b));
+            TRY(fill_rows(&f, true, b, MIN(per, n - b), l->index_block[b / per]));
     }
+    return 0;
+}
+
+/* Of the largest piece. */
+static size_t piece_bytes(const struct kv_view *v)
+{
+    size_t row = MAX(v->shape->row_bytes, v->shape->index_row_bytes);
+    size_t most = (size_t)MAX(v->shape->ring_cap, v->shape->block_tok) * row;
+    for (int l = 0; l < v->n_layer; l++) {
+        const struct kv_layer *k = &v->layer[l];
+        most = MAX(most, (size_t)k->main.cap * (size_t)k->main.width * sizeof(float));
+        most = MAX(most, (size_t)k->index.cap * (size_t)k->index.width * sizeof(float));
+    }
+    return most;
 }
 
 int measure_fill_cache(dstar_session *session, int n_tok, uint64_t seed, struct err *e)
@@ -83,11 +115,16 @@ int measure_fill_cache(dstar_session *session, int n_tok, uint64_t seed, struct 
     if (n_tok < 0 || n_tok > kv->max_tok)
         return err_set(e, ERR_LIMIT, "%d tokens are more than the context of %d", n_tok,
                        kv->max_tok);
-    TRY(kv_seq_refill(kv, n_tok, e));
-    for (int l = 0; l < kv->view.n_layer; l++) {
-        struct filler f = { kv->view.shape, rng_at(seed, (uint64_t)l) };
-        fill_layer(f, &kv->view.layer[l], n_tok);
+    uint8_t *drawn = malloc(piece_bytes(&kv->view));
+    if (!drawn)
+        return err_set(e, ERR_NO_MEMORY, "out of memory for drawing a cache");
+    int code = kv_seq_refill(kv, n_tok, e);
+    for (int l = 0; l < kv->view.n_layer && code == 0; l++) {
+        struct filler f = { kv->view.shape, rng_at(seed, (uint64_t)l), s->engine->dev, drawn, e };
+        code = fill_layer(f, &kv->view.layer[l], n_tok);
     }
+    free(drawn);
+    TRY(code);
     for (int i = 0; i < n_tok; i++)
         kv->token[i] = (int32_t)(rng_at(seed, (uint64_t)i) % (uint64_t)s->engine->rules.n_vocab);
     kv->n_tok = kv->floor = s->n_all = n_tok;

@@ -1,6 +1,7 @@
 /* layer_bench.c - what a layer costs, op by op, and what its products cost alone.
  *
- * The device calls a hook after every op; the time since the last call is the op's. A step is run
+ * The device calls a hook after every op; the time since the last call is the op's. A device that
+ * only queues ops is waited for, and waiting is part of the time. A step is run
  * and taken back again and again. Then only the products run, in the order of the layers, so that
  * their weights come from memory as before: the difference is what surrounds them. */
 #include "measure.h"
@@ -50,6 +51,8 @@ static int layer_at(const struct meter *m, int layer)
 static void note_op(void *user, int layer, const struct op_call *call)
 {
     struct meter *m = user;
+    struct err e = { 0 };
+    dev_wait(m->engine->dev, &e); /* what failed, the step will say */
     double now = now_s(m), spent = now - m->last_s;
     struct seen *s = &m->seen[layer_at(m, layer)];
     CHECK(s->n_op < LAYER_MOST_OP);
@@ -95,24 +98,40 @@ static struct tensor random_input(struct dev *d, int cols, int rows)
 {
     struct tensor x = dev_tensor(d, DT_F32, cols, rows);
     struct quant_random q = { .type = DT_F32, .key = 1, .shift = -7 };
-    for (int i = 0; i < rows && x.data; i++)
-        quant_random(&q, (uint64_t)i * (uint64_t)cols, (size_t)cols, tensor_row(&x, i));
+    size_t bytes = (size_t)cols * sizeof(float);
+    void *row = malloc(bytes);
+    if (!row)
+        dev_fail(d, ERR_NO_MEMORY, "out of memory for inputs");
+    for (int i = 0; i < rows && x.data && row; i++) {
+        quant_random(&q, (uint64_t)i * (uint64_t)cols, (size_t)cols, row);
+        dev_copy(d, tensor_row(&x, i), row, bytes);
+    }
+    free(row);
     return x;
 }
 
-static void run_experts(struct meter *m, int layer, const struct tensor *x)
+/* The layer's routes, all of one weight. */
+static struct route same_route(struct meter *m, int layer)
+{
+    struct dev *d = m->engine->dev;
+    int n = m->b->n_tok, n_used = m->engine->model->layer[layer].route.n_used;
+    struct route route = { dev_tensor(d, DT_I32, n_used, n), dev_tensor(d, DT_F32, n_used, n) };
+    const int32_t *id = m->route + (size_t)layer * (size_t)(n * n_used);
+    for (int i = 0; i < n * n_used && route.weight.data; i++) {
+        int row = i / n_used, at = i % n_used;
+        dev_copy(d, tensor_f32(&route.weight, row) + at, &(float){ .25f }, sizeof(float));
+        dev_copy(d, tensor_i32(&route.id, row) + at, id + i, sizeof *id);
+    }
+    return route;
+}
+
+static void run_experts(struct meter *m, int layer, const struct route *route,
+                        const struct tensor *x)
 {
     struct dev *d = m->engine->dev;
     const struct dsv4_layer *w = &m->engine->model->layer[layer];
-    int n = m->b->n_tok, n_used = w->route.n_used;
-    struct route route = { dev_tensor(d, DT_I32, n_used, n), dev_tensor(d, DT_F32, n_used, n) };
-    struct tensor part = dev_tensor(d, DT_F32, x->cols, n * n_used);
-    for (int i = 0; i < n * n_used && route.weight.data; i++) {
-        tensor_f32(&route.weight, i / n_used)[i % n_used] = .25f;
-        tensor_i32(&route.id, i / n_used)[i % n_used] =
-            m->route[(size_t)layer * (size_t)(n * n_used) + (size_t)i];
-    }
-    op_experts(d, &part, &w->experts, &route, x, w->clamp);
+    struct tensor part = dev_tensor(d, DT_F32, x->cols, x->rows * w->route.n_used);
+    op_experts(d, &part, &w->experts, route, x, w->clamp);
 }
 
 static void run_product(struct dev *d, const struct op_call *c, const struct tensor *x)
@@ -141,11 +160,16 @@ static void run_alone(struct meter *m, int layer, int i)
     int rows = layer == m->engine->model->s.n_layer ? 1 : m->b->n_tok;
     dev_begin(d);
     struct tensor x = random_input(d, cols, rows);
+    struct route route = { 0 };
+    struct err e = { 0 };
+    if (experts)
+        route = same_route(m, layer);
     double start = now_s(m);
     if (experts)
-        run_experts(m, layer, &x);
+        run_experts(m, layer, &route, &x);
     else
         run_product(d, &c, &x);
+    dev_wait(d, &e); /* a device that failed does so again */
     double spent = now_s(m) - start;
     if (m->round >= 0)
         m->seen[layer].alone_s[i][m->round] = spent;

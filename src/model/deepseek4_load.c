@@ -61,7 +61,7 @@ static void *take_there(struct loader *ld, size_t bytes)
     struct dev *d = ld->m->dev;
     void *mem = NULL;
     struct dsv4_copy *c = ld->failed ? NULL : malloc(sizeof *c);
-    if (!c || dev_memory_take(d, &mem, bytes, false, ld->e) < 0) {
+    if (!c || dev_memory_take(d, &mem, bytes, ld->e) < 0) {
         free(c);
         err_set(ld->e, ERR_NO_MEMORY, "%s: out of memory", weights_path(ld->m->files));
         ld->failed = true;

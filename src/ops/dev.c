@@ -49,10 +49,10 @@ bool dev_is_apart(const struct dev *d)
     return d->ops->take != NULL;
 }
 
-int dev_memory_take(struct dev *d, void **mem, size_t bytes, bool shared, struct err *e)
+int dev_memory_take(struct dev *d, void **mem, size_t bytes, struct err *e)
 {
     CHECK(dev_is_apart(d));
-    return d->ops->take(d, mem, bytes, shared, e);
+    return d->ops->take(d, mem, bytes, e);
 }
 
 void dev_memory_give_back(struct dev *d, void *mem)
@@ -86,6 +86,20 @@ void dev_random(struct dev *d, const struct quant_random *q, size_t n, void *to)
         d->ops->random(d, q, n, to);
     else
         quant_random(q, 0, n, to);
+}
+
+/* What the last step remembers has been read. */
+int dev_copy_now(struct dev *d, void *to, const void *from, size_t bytes, struct err *e)
+{
+    d->err = (struct err){ 0 };
+    dev_copy(d, to, from, bytes);
+    return d->err.code == ERR_NONE ? 0 : err_set(e, d->err.code, "%s", d->err.text);
+}
+
+void dev_move(struct dev *d, const struct dev_piece *p, int n)
+{
+    CHECK(n >= 1 && n <= DEV_PIECES);
+    d->ops->move(d, p, n);
 }
 
 void dev_begin(struct dev *d)

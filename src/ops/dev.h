@@ -89,9 +89,8 @@ static inline void dev_check_stop(struct dev *d)
 /* Whether the device has memory of its own, where weights and all that ops are given must lie. */
 bool dev_is_apart(const struct dev *d);
 
-/* Memory of a device that is apart, and what is left of it. shared: the host may read and write it
- * between steps. */
-int dev_memory_take(struct dev *d, void **mem, size_t bytes, bool shared, struct err *e);
+/* Memory of a device that is apart, and what is left of it. The host cannot touch it. */
+int dev_memory_take(struct dev *d, void **mem, size_t bytes, struct err *e);
 void dev_memory_give_back(struct dev *d, void *mem);
 size_t dev_memory_left(const struct dev *d);
 
@@ -104,6 +103,21 @@ void dev_copy(struct dev *d, void *to, const void *from, size_t bytes);
 
 /* The first n blocks of random numbers to memory of the device, as a step's work. */
 void dev_random(struct dev *d, const struct quant_random *q, size_t n, void *to);
+
+/* dev_copy() between steps. */
+int dev_copy_now(struct dev *d, void *to, const void *from, size_t bytes, struct err *e);
+
+/* Within the memory of a device that is apart. */
+struct dev_piece {
+    void *to;
+    const void *from;
+    size_t bytes;
+};
+#define DEV_PIECES 128
+
+/* Copies 1 to DEV_PIECES of them, none over another, queued between steps. What fails here has
+ * broken the device, and every later step says so. */
+void dev_move(struct dev *d, const struct dev_piece *p, int n);
 
 /* Start a step: forget the last failure, empty the scratch. */
 void dev_begin(struct dev *d);

@@ -50,8 +50,9 @@ struct ops {
     void (*copy)(struct dev *, void *, const void *, size_t);   /* dev_copy() */
     void (*random)(struct dev *, const struct quant_random *, size_t, void *); /* dev_random() */
     struct tensor (*look)(struct dev *, const struct tensor *); /* dev_look() */
-    /* Memory of the device; what is left of it. */
-    int (*take)(struct dev *, void **, size_t, bool shared, struct err *);
+    /* Memory of the device; copies within it; what is left of it. */
+    int (*take)(struct dev *, void **, size_t, struct err *);
+    void (*move)(struct dev *, const struct dev_piece *, int);
     void (*give_back)(struct dev *, void *);
     size_t (*left)(const struct dev *);
 };

@@ -14,7 +14,7 @@ int dstar_session_new(dstar_session **session, dstar_engine *engine, struct dsta
     dstar_session *s = NULL;
     int code = 0;
     *session = NULL;
-    if (!en->pool_mem && en->pool_bytes == 0)
+    if (!en->pool_mem.host)
         code = err_set(&e, ERR_ARGUMENT, "%s: only a part of the model is open", en->path);
     else if (en->n_session >= en->budget.n_session)
         code = err_set(&e, ERR_LIMIT, "the engine was opened for %d sessions",

@@ -18,14 +18,15 @@
 #define KEEP_FREE 10      /* percent of what is available that is left alone */
 #define CTX_SHARE 8       /* of the memory for context and experts */
 
-size_t budget_session_bytes(const struct budget *b, const struct model *m, int ctx)
+struct kv_bytes budget_session_bytes(const struct budget *b, const struct model *m, int ctx)
 {
     const struct model_info *info = model_info(m);
     struct kv_pool pool;
     kv_pool_plan(&pool, &b->shape, info->ratio, info->n_kv_layer);
-    return kv_seq_bytes(&pool, ctx, b->max_mark) +
-           round_up((size_t)info->n_vocab * sizeof(float), ARENA_ALIGN) +
-           round_up(sampler_mask_bytes(info->n_vocab), ARENA_ALIGN);
+    struct kv_bytes n = kv_seq_bytes(&pool, ctx, b->max_mark);
+    n.host += round_up((size_t)info->n_vocab * sizeof(float), ARENA_ALIGN) +
+              round_up(sampler_mask_bytes(info->n_vocab), ARENA_ALIGN);
+    return n;
 }
 
 static void plan_rows(struct row *row, struct row *next, const struct budget_step *step)
@@ -90,8 +91,10 @@ static int plan_sizes(struct budget *b, struct model *m, struct dev *d, int ctx,
     b->ctx = ctx;
     b->n_block = b->n_session * (int)(round_up((size_t)ctx, (size_t)b->shape.block_tok) /
                                       (size_t)b->shape.block_tok);
-    b->session = budget_session_bytes(b, m, ctx);
-    b->cache = kv_pool_bytes(&b->shape, info->ratio, info->n_kv_layer, b->n_block);
+    struct kv_bytes session = budget_session_bytes(b, m, ctx);
+    struct kv_bytes cache = kv_pool_bytes(&b->shape, info->ratio, info->n_kv_layer, b->n_block);
+    b->session = session.host + session.data;
+    b->cache = cache.host + cache.data;
     b->total = b->converted + b->scratch + b->session * (size_t)b->n_session + b->cache;
     return 0;
 }

@@ -2,6 +2,7 @@
 #ifndef DS_BUDGET_H
 #define DS_BUDGET_H
 
+#include "kv_pool.h"
 #include "model.h"
 
 /* What is wanted. */
@@ -33,7 +34,7 @@ struct budget {
 };
 
 /* Bytes of a session apart from its blocks: state, marks, logits, token mask. */
-size_t budget_session_bytes(const struct budget *b, const struct model *m, int ctx);
+struct kv_bytes budget_session_bytes(const struct budget *b, const struct model *m, int ctx);
 
 /* A step of n rows up to position ctx, the last n_logits of which want logits. */
 struct budget_step {

@@ -177,14 +177,13 @@ static int plan(struct engine *e, const struct dstar_options *o, struct err *err
     return 0;
 }
 
-int engine_take(struct engine *e, void **mem, size_t bytes, struct err *err)
+static int take_data(struct engine *e, void **mem, size_t bytes, struct err *err)
 {
-    if (dev_is_apart(e->dev))
-        return dev_memory_take(e->dev, mem, bytes, true, err);
-    return pages_map(mem, bytes, err);
+    return dev_is_apart(e->dev) ? dev_memory_take(e->dev, mem, bytes, err)
+                                : pages_map(mem, bytes, err);
 }
 
-void engine_give_back(struct engine *e, void *mem, size_t bytes)
+static void give_back_data(struct engine *e, void *mem, size_t bytes)
 {
     if (e->dev && dev_is_apart(e->dev))
         dev_memory_give_back(e->dev, mem);
@@ -192,17 +191,34 @@ void engine_give_back(struct engine *e, void *mem, size_t bytes)
         pages_unmap(mem, bytes);
 }
 
+int engine_take(struct engine *e, struct kv_mem *mem, struct kv_bytes bytes, struct err *err)
+{
+    *mem = (struct kv_mem){ 0 };
+    TRY(pages_map(&mem->host, bytes.host, err));
+    int code = take_data(e, &mem->data, bytes.data, err);
+    if (code < 0)
+        engine_give_back(e, mem, bytes);
+    return code;
+}
+
+void engine_give_back(struct engine *e, struct kv_mem *mem, struct kv_bytes bytes)
+{
+    pages_unmap(mem->host, bytes.host);
+    give_back_data(e, mem->data, bytes.data);
+    *mem = (struct kv_mem){ 0 };
+}
+
 static int take_memory(struct engine *e, struct err *err)
 {
     const struct budget *b = &e->budget;
     const struct model_info *info = model_info(e->model);
     size_t n_vocab = (size_t)info->n_vocab;
-    TRY(dev_is_apart(e->dev) ? dev_memory_take(e->dev, &e->scratch, b->scratch, false, err)
-                             : pages_map(&e->scratch, b->scratch, err));
+    TRY(take_data(e, &e->scratch, b->scratch, err));
     arena_init(&e->dev->scratch, e->scratch, b->scratch);
     e->pool_bytes = kv_pool_bytes(&b->shape, info->ratio, info->n_kv_layer, b->n_block);
     TRY(engine_take(e, &e->pool_mem, e->pool_bytes, err));
     kv_pool_init(&e->pool, &b->shape, info->ratio, info->n_kv_layer, e->pool_mem, b->n_block);
+    e->pool.dev = dev_is_apart(e->dev) ? e->dev : NULL;
     TRY(batch_open(&e->batch, b->max_rows, b->n_session, err));
     e->sampling.pair = calloc(n_vocab, sizeof *e->sampling.pair);
     e->sampling.count = calloc(n_vocab, sizeof *e->sampling.count);
@@ -259,8 +275,8 @@ void engine_close(struct engine *e)
     free(e->sampling.pair);
     free(e->sampling.count);
     batch_close(&e->batch);
-    engine_give_back(e, e->pool_mem, e->pool_bytes);
-    engine_give_back(e, e->scratch, e->budget.scratch);
+    engine_give_back(e, &e->pool_mem, e->pool_bytes);
+    give_back_data(e, e->scratch, e->budget.scratch);
     vocab_rules_close(&e->rules);
     lock_free(e->text_lock);
     tokenizer_close(e->text);

@@ -32,8 +32,9 @@ struct engine {
     struct lock *text_lock;   /* the tokenizer caches */
     struct vocab_rules rules;
     struct budget budget;
-    void *scratch, *pool_mem;
-    size_t pool_bytes;
+    void *scratch;
+    struct kv_mem pool_mem;
+    struct kv_bytes pool_bytes;
     struct kv_pool pool;
     struct batch batch;
     struct sampler_work sampling;
@@ -46,9 +47,9 @@ struct engine {
 int engine_open(struct engine *e, const struct dstar_options *o, struct err *err);
 void engine_close(struct engine *e);
 
-/* Zeros or not: memory for conversations, that the device and the host see. */
-int engine_take(struct engine *e, void **mem, size_t bytes, struct err *err);
-void engine_give_back(struct engine *e, void *mem, size_t bytes);
+/* Memory for conversations: the host's is zeros, the data lies where the device computes. */
+int engine_take(struct engine *e, struct kv_mem *mem, struct kv_bytes bytes, struct err *err);
+void engine_give_back(struct engine *e, struct kv_mem *mem, struct kv_bytes bytes);
 
 /* What stands behind the public handle, for folders that look inside. */
 struct engine *engine_of(dstar_engine *handle);

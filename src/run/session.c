@@ -20,14 +20,14 @@ int session_open(struct session *s, struct engine *e, struct err *err)
     struct arena a;
     const struct budget *b = &e->budget;
     int n_vocab = e->rules.n_vocab;
-    *s = (struct session){ .engine = e, .mem_bytes = b->session };
+    *s = (struct session){ .engine = e, .mem_bytes = budget_session_bytes(b, e->model, b->ctx) };
     TRY(engine_take(e, &s->mem, s->mem_bytes, err));
-    arena_init(&a, s->mem, s->mem_bytes);
+    arena_init(&a, s->mem.host, s->mem_bytes.host);
     s->logits = arena_alloc(&a, (size_t)n_vocab * sizeof *s->logits);
     uint64_t *mask = arena_alloc(&a, sampler_mask_bytes(n_vocab));
-    size_t kv_bytes = kv_seq_bytes(&e->pool, b->ctx, b->max_mark);
-    void *kv = arena_alloc(&a, kv_bytes);
-    CHECK(!a.overflow);
+    struct kv_bytes kv_bytes = kv_seq_bytes(&e->pool, b->ctx, b->max_mark);
+    struct kv_mem kv = { arena_alloc(&a, kv_bytes.host), s->mem.data };
+    CHECK(!a.overflow && kv_bytes.data == s->mem_bytes.data);
     kv_seq_init(&s->kv, &e->pool, kv, b->ctx, b->max_mark);
     sampler_init(&s->sampler, n_vocab, mask, &e->sampling);
     buf_init(&s->note, MAX_NOTE_BYTES);
@@ -40,11 +40,11 @@ int session_open(struct session *s, struct engine *e, struct err *err)
 
 void session_close(struct session *s)
 {
-    if (!s->mem)
+    if (!s->mem.host)
         return;
     kv_seq_release(&s->kv);
     buf_release(&s->note);
-    engine_give_back(s->engine, s->mem, s->mem_bytes);
+    engine_give_back(s->engine, &s->mem, s->mem_bytes);
     s->engine->n_session--;
     *s = (struct session){ 0 };
 }

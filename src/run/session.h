@@ -14,8 +14,8 @@ struct engine;
 struct session {
     struct engine *engine;
     struct kv_seq kv;
-    void *mem;
-    size_t mem_bytes;
+    struct kv_mem mem;
+    struct kv_bytes mem_bytes;
     int n_all;           /* kv.token[0..n_all): first those computed, then those waiting */
     float *logits;       /* [n_vocab] after the last computed token ... */
     bool has_logits;     /* ... if they were asked for */

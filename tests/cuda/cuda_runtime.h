@@ -5,7 +5,8 @@
  * lane across warps (emu_order): whoever reads what another thread has not yet written, because a
  * barrier is missing, sees the poison that shared memory is filled with before every block, or gets
  * different bits in different orders. Misaligned access is found by -fsanitize=alignment. Blocks
- * run one after another, so races between blocks are not found here. */
+ * run one after another, so races between blocks are not found here. Memory of the device can be
+ * touched by kernels and copies alone: the host's hand on it is a fault, as on a GPU. */
 #ifndef CUDA_EMULATED_H
 #define CUDA_EMULATED_H
 
@@ -275,36 +276,37 @@ static inline cudaError_t cudaStreamDestroy(cudaStream_t) { return 0; }
 static inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return 0; }
 static inline cudaError_t cudaGetLastError() { return 0; }
 static inline const char *cudaGetErrorString(cudaError_t) { return "no error"; }
-static inline cudaError_t emu_take(void **p, size_t n)
-{
-    *p = aligned_alloc(256, (n + 255) / 256 * 256);
-    if (*p)
-        memset(*p, 0xff, n);
-    return *p ? 0 : cudaErrorMemoryAllocation;
-}
+void *emu_device_take(size_t n);
+void emu_device_give_back(void *p);
+void emu_device_open(bool open); /* to kernels and copies */
+
 template <class T> static inline cudaError_t cudaMalloc(T **p, size_t n)
 {
-    return emu_take((void **)p, n);
+    *p = (T *)emu_device_take(n);
+    return *p ? 0 : cudaErrorMemoryAllocation;
 }
 template <class T> static inline cudaError_t cudaMallocHost(T **p, size_t n)
 {
-    return emu_take((void **)p, n);
+    *p = (T *)aligned_alloc(256, (n + 255) / 256 * 256);
+    if (*p)
+        memset((void *)*p, 0xff, n);
+    return *p ? 0 : cudaErrorMemoryAllocation;
 }
-template <class T> static inline cudaError_t cudaMallocManaged(T **p, size_t n)
-{
-    return emu_take((void **)p, n);
-}
-static inline cudaError_t cudaFree(void *p) { free(p); return 0; }
+static inline cudaError_t cudaFree(void *p) { emu_device_give_back(p); return 0; }
 static inline cudaError_t cudaFreeHost(void *p) { free(p); return 0; }
 static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind,
                                           cudaStream_t)
 {
+    emu_device_open(true);
     memcpy(to, from, n);
+    emu_device_open(false);
     return 0;
 }
 static inline cudaError_t cudaMemsetAsync(void *to, int c, size_t n, cudaStream_t)
 {
+    emu_device_open(true);
     memset(to, c, n);
+    emu_device_open(false);
     return 0;
 }
 

@@ -1,7 +1,53 @@
 /* emulator.cc - runs the blocks of a launch, one after another; see cuda_runtime.h here. */
 #include "cuda_runtime.h"
 
+#include <sys/mman.h>
+
 emu_machine emu;
+
+/* ---- memory of the device ------------------------------------------------------------------ */
+
+#define SPACE ((size_t)64 << 30) /* of addresses */
+
+/* One range, handed out in ascending order; all of it is free again when nothing is in use. */
+static struct {
+    uint8_t *base;
+    size_t used;
+    int n_use;
+} space;
+
+void emu_device_open(bool open)
+{
+    if (space.used && mprotect(space.base, space.used, open ? PROT_READ | PROT_WRITE : PROT_NONE))
+        emu_fail("memory of the device cannot be protected");
+}
+
+void *emu_device_take(size_t n)
+{
+    size_t all = (n + 4095) / 4096 * 4096;
+    if (!space.base)
+        space.base = (uint8_t *)mmap(NULL, SPACE, PROT_NONE,
+                                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (space.base == MAP_FAILED || all > SPACE - space.used)
+        return NULL;
+    uint8_t *p = space.base + space.used;
+    space.used += all;
+    space.n_use++;
+    emu_device_open(true);
+    memset(p, 0xff, n);
+    emu_device_open(false);
+    return p;
+}
+
+void emu_device_give_back(void *p)
+{
+    if (!p || --space.n_use > 0)
+        return;
+    madvise(space.base, space.used, MADV_DONTNEED);
+    space.used = 0;
+}
+
+/* ---- launches ------------------------------------------------------------------------------ */
 
 extern "C" void emu_set_memory(size_t bytes)
 {
@@ -103,6 +149,7 @@ void emu_run(const char *name, dim3 grid, dim3 block, size_t dynamic)
     emu.dynamic_bytes = dynamic;
     emu.used_bytes = 0;
     emu.shared_bytes = sizeof emu.shared;
+    emu_device_open(true);
     if (emu.n_thread % 32 || emu.n_thread > EMU_THREADS || dynamic > EMU_DYNAMIC || !grid.x ||
         !grid.y || !grid.z || grid.y > 65535 || grid.z > 65535)
         emu_fail(name);
@@ -114,4 +161,5 @@ void emu_run(const char *name, dim3 grid, dim3 block, size_t dynamic)
                 emu.shared_bytes = emu.used_bytes;
             }
     emu.now = NULL;
+    emu_device_open(false);
 }

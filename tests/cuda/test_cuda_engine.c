@@ -1,6 +1,7 @@
 /* test_cuda_engine.c - the whole engine on the CUDA device, in the emulator: the bundled model,
  * read in a step of many rows and in steps of one, must say what it says on the processor; a
- * conversation saved and loaded goes on with the same bits; what does not fit is refused. */
+ * conversation that was saved and loaded, or cut, goes on with the same bits; layers can be
+ * measured; what does not fit is refused. */
 #define _GNU_SOURCE
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,6 +16,7 @@
 #include <unistd.h>
 
 #include "dwarfstar.h"
+#include "measure.h"
 
 /* The archive's may be without CUDA. */
 #ifndef HAVE_CUDA
@@ -173,6 +175,53 @@ static void goes_on_when_loaded(void **state)
     dstar_close(e);
 }
 
+/* Back behind more tokens than the slack, to the mark at the end of the text. */
+static void goes_on_when_cut(void **state)
+{
+    (void)state;
+    dstar_engine *e = open_on("cuda", 0);
+    dstar_session *s;
+    struct dstar_tokens t = { 0 };
+    int n_vocab = dstar_engine_info(e)->n_vocab;
+    assert_int_equal(dstar_tokenise(e, text, strlen(text), 0, &t, &error), 0);
+    assert_int_equal(dstar_session_new(&s, e, &error), 0);
+    assert_int_equal(dstar_session_set(s, t.id, t.n - 1, &error), 0);
+    compute(s);
+    assert_int_equal(dstar_session_append(s, t.id + t.n - 1, 1, &error), 0);
+    compute(s);
+    float *want = log_probs(s, n_vocab);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(dstar_session_append(s, t.id, t.n, &error), 0);
+    compute(s);
+    assert_int_equal(dstar_session_set(s, t.id, t.n, &error), 0);
+    compute(s);
+    float *got = log_probs(s, n_vocab);
+    assert_memory_equal(got, want, (size_t)n_vocab * sizeof *got);
+    free(got);
+    free(want);
+    dstar_tokens_release(&t);
+    dstar_session_free(s);
+    dstar_close(e);
+}
+
+static void measures_layers(void **state)
+{
+    (void)state;
+    dstar_engine *e = open_on("cuda", 0);
+    dstar_session *s;
+    struct err why = { 0 };
+    static struct layer_bench b;
+    b.n_tok = 2;
+    b.at = 200;
+    b.repeat = 1;
+    assert_int_equal(dstar_session_new(&s, e, &error), 0);
+    if (measure_layers(&b, s, &why) < 0)
+        fail_msg("%s", why.text);
+    assert_true(b.kind[LAYER_SPARSE].n_op > 20 && b.kind[LAYER_SPARSE].alone_s > 0);
+    dstar_session_free(s);
+    dstar_close(e);
+}
+
 void emu_set_memory(size_t bytes);
 
 static void does_not_fit(void **state)
@@ -191,13 +240,17 @@ static void does_not_fit(void **state)
     emu_set_memory((size_t)4 << 30);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(says_the_same),
         cmocka_unit_test(rounds_as_well),
         cmocka_unit_test(goes_on_when_loaded),
+        cmocka_unit_test(goes_on_when_cut),
+        cmocka_unit_test(measures_layers),
         cmocka_unit_test(does_not_fit),
     };
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

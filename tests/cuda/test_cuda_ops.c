@@ -21,27 +21,20 @@
 
 #ifdef CUDA_ON_CARD
 
-static struct dev *memory_of; /* the GPU that memory is shared with */
-
-static bool open_memory(void)
-{
-    struct err e = { 0 };
-    struct backend_options o = { 0 };
-    return cuda_open(&memory_of, 0, &o, &e) == 0;
-}
+/* Of the runtime, whose header is C++: memory that the host sees too, for comparing. */
+int cudaMallocManaged(void **p, size_t n, unsigned flags);
+int cudaFree(void *p);
 
 static void *new_memory(size_t n)
 {
-    void *p;
-    struct err e = { 0 };
-    if (cuda_memory_new(memory_of, &p, n, true, &e) < 0)
-        fail_msg("%s", e.text);
+    void *p = NULL;
+    assert_int_equal(cudaMallocManaged(&p, n, 1), 0);
     return p;
 }
 
 static void free_memory(void *p)
 {
-    cuda_memory_free(memory_of, p);
+    cudaFree(p);
 }
 
 static void set_order(int order)
@@ -52,11 +45,6 @@ static void set_order(int order)
 #else
 
 void emu_set_order(int order);
-
-static bool open_memory(void)
-{
-    return true;
-}
 
 static void *new_memory(size_t n)
 {
@@ -121,8 +109,6 @@ int main(int argc, char **argv)
         OP(experts),
         OP(sum_experts),
     };
-    if (!open_memory())
-        return 1;
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -30,7 +30,7 @@ static void compare(struct dev *d, const struct quant_random *q, size_t n)
     assert_non_null(want);
     assert_non_null(got);
     memset(got, 0x5a, bytes + 16);
-    assert_int_equal(cuda_memory_new(d, &there, bytes + 16, false, &e), 0);
+    assert_int_equal(cuda_memory_new(d, &there, bytes + 16, &e), 0);
     dev_begin(d);
     dev_copy(d, there, got, bytes + 16);
     dev_random(d, q, n, there);

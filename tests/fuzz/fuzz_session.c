@@ -32,17 +32,22 @@ static const struct kv_disk_model model = { "identity of fuzz", 256 };
 struct world {
     struct kv_pool pool;
     struct kv_seq seq;
-    void *pool_mem, *seq_mem;
+    struct kv_mem pool_mem, seq_mem;
     char path[64];
 };
 
+static void map(struct kv_mem *mem, struct kv_bytes n)
+{
+    CHECK(pages_map(&mem->host, n.host, NULL) == 0 && pages_map(&mem->data, n.data, NULL) == 0);
+}
+
 static void world_open(struct world *w)
 {
-    size_t n = kv_pool_bytes(&shape, ratio, N_LAYER, N_BLOCK);
-    CHECK(pages_map(&w->pool_mem, n, NULL) == 0);
+    struct kv_bytes n = kv_pool_bytes(&shape, ratio, N_LAYER, N_BLOCK);
+    map(&w->pool_mem, n);
     kv_pool_init(&w->pool, &shape, ratio, N_LAYER, w->pool_mem, N_BLOCK);
     n = kv_seq_bytes(&w->pool, MAX_TOK, 2);
-    CHECK(pages_map(&w->seq_mem, n, NULL) == 0);
+    map(&w->seq_mem, n);
     kv_seq_init(&w->seq, &w->pool, w->seq_mem, MAX_TOK, 2);
     snprintf(w->path, sizeof w->path, "%s/fuzz_session.%ld",
              access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp", (long)getpid());
@@ -98,7 +103,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct kv_disk d;
     struct buf extra;
     struct err e = { 0 };
-    if (!w.seq_mem)
+    if (!w.seq_mem.host)
         world_open(&w);
     uint8_t *file = malloc(size + 1);
     CHECK(file);

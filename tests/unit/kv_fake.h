@@ -15,9 +15,20 @@ struct fake {
     struct kv_shape shape;
     struct kv_pool pool;
     struct kv_seq seq;
-    void *pool_mem, *seq_mem;
-    size_t pool_bytes, seq_bytes;
+    struct kv_mem pool_mem, seq_mem;
+    struct kv_bytes pool_bytes, seq_bytes;
 };
+
+static inline void fake_map(struct kv_mem *mem, struct kv_bytes n)
+{
+    CHECK(pages_map(&mem->host, n.host, NULL) == 0 && pages_map(&mem->data, n.data, NULL) == 0);
+}
+
+static inline void fake_unmap(struct kv_mem mem, struct kv_bytes n)
+{
+    pages_unmap(mem.host, n.host);
+    pages_unmap(mem.data, n.data);
+}
 
 static const int fake_ratio[] = { 0, 4, 128, 4, 32 };
 #define FAKE_N_LAYER ((int)COUNT_OF(fake_ratio))
@@ -40,8 +51,9 @@ static struct kv_shape fake_shape(void)
 static void fake_seq_open(struct fake *f, int max_tok, int max_mark)
 {
     f->seq_bytes = kv_seq_bytes(&f->pool, max_tok, max_mark);
-    CHECK(pages_map(&f->seq_mem, f->seq_bytes, NULL) == 0);
-    memset(f->seq_mem, 0x5a, f->seq_bytes); /* nothing may rely on zeros */
+    fake_map(&f->seq_mem, f->seq_bytes);
+    memset(f->seq_mem.host, 0x5a, f->seq_bytes.host); /* nothing may rely on zeros */
+    memset(f->seq_mem.data, 0x5a, f->seq_bytes.data);
     kv_seq_init(&f->seq, &f->pool, f->seq_mem, max_tok, max_mark);
 }
 
@@ -49,7 +61,7 @@ static inline void fake_open(struct fake *f, int max_tok, int max_mark, int n_bl
 {
     f->shape = fake_shape();
     f->pool_bytes = kv_pool_bytes(&f->shape, fake_ratio, FAKE_N_LAYER, n_block);
-    CHECK(pages_map(&f->pool_mem, f->pool_bytes, NULL) == 0);
+    fake_map(&f->pool_mem, f->pool_bytes);
     kv_pool_init(&f->pool, &f->shape, fake_ratio, FAKE_N_LAYER, f->pool_mem, n_block);
     fake_seq_open(f, max_tok, max_mark);
 }
@@ -58,8 +70,8 @@ static inline void fake_close(struct fake *f)
 {
     kv_seq_release(&f->seq);
     CHECK(f->pool.n_used == 0);
-    pages_unmap(f->seq_mem, f->seq_bytes);
-    pages_unmap(f->pool_mem, f->pool_bytes);
+    fake_unmap(f->seq_mem, f->seq_bytes);
+    fake_unmap(f->pool_mem, f->pool_bytes);
 }
 
 /* What the past up to and with token t is called. */

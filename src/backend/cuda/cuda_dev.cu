@@ -50,7 +50,7 @@ static int describe(struct cuda *c, int index, struct err *e)
 
 static int load_tables(struct cuda *c, struct err *e)
 {
-    TRY(cuda_memory_new(&c->dev, (void **)&c->tables, sizeof *c->tables, false, e));
+    TRY(cuda_memory_new(&c->dev, (void **)&c->tables, sizeof *c->tables, e));
     cudaError_t code = cudaMemcpyAsync(c->tables->iq2_xxs, iq2_xxs_grid, sizeof c->tables->iq2_xxs,
                                        cudaMemcpyHostToDevice, c->stream);
     if (code == cudaSuccess)
@@ -113,12 +113,10 @@ static int taken(struct dev *d, cudaError_t code, size_t bytes, struct err *e)
                    cudaGetErrorString(code));
 }
 
-int cuda_memory_new(struct dev *d, void **mem, size_t bytes, bool shared, struct err *e)
+int cuda_memory_new(struct dev *d, void **mem, size_t bytes, struct err *e)
 {
     *mem = NULL;
-    if (bytes == 0)
-        return 0;
-    return taken(d, shared ? cudaMallocManaged(mem, bytes) : cudaMalloc(mem, bytes), bytes, e);
+    return bytes ? taken(d, cudaMalloc(mem, bytes), bytes, e) : 0;
 }
 
 void cuda_memory_free(struct dev *d, void *mem)
@@ -168,6 +166,46 @@ void cuda_copy(struct dev *d, void *to, const void *from, size_t bytes)
         return;
     check(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, cuda_of(d)->stream), "a copy");
     check(d, cudaStreamSynchronize(cuda_of(d)->stream), "a copy");
+}
+
+#define MOVE_THREADS 256
+#define MOVE_BYTES 8192 /* of a block */
+
+/* They travel with the launch, so that nobody has to keep them. */
+struct moving {
+    struct dev_piece piece[DEV_PIECES];
+};
+
+template <class T> __device__ __forceinline__ void move(const struct dev_piece *p, size_t first,
+                                                        size_t last)
+{
+    for (size_t i = first + threadIdx.x * sizeof(T); i < last; i += MOVE_THREADS * sizeof(T))
+        *(T *)((char *)p->to + i) = *(const T *)((const char *)p->from + i);
+}
+
+/* Grid: pieces, MOVE_BYTES. */
+__global__ void __launch_bounds__(MOVE_THREADS) move_kernel(struct moving m)
+{
+    const struct dev_piece *p = &m.piece[blockIdx.x];
+    size_t first = (size_t)blockIdx.y * MOVE_BYTES;
+    size_t last = first + MOVE_BYTES < p->bytes ? first + MOVE_BYTES : p->bytes;
+    uintptr_t uneven = (uintptr_t)p->to | (uintptr_t)p->from | p->bytes;
+    if (uneven % sizeof(uint4) == 0)
+        move<uint4>(p, first, last);
+    else if (uneven % sizeof(uint2) == 0)
+        move<uint2>(p, first, last);
+    else
+        move<char>(p, first, last);
+}
+
+void cuda_move(struct dev *d, const struct dev_piece *p, int n)
+{
+    struct moving m;
+    size_t most = 1;
+    memcpy(m.piece, p, (size_t)n * sizeof *p);
+    for (int i = 0; i < n; i++)
+        most = MAX(most, p[i].bytes);
+    LAUNCH(d, move_kernel, dim3((unsigned)n, blocks_for(most, MOVE_BYTES)), MOVE_THREADS, 0, m);
 }
 
 struct tensor cuda_look(struct dev *d, const struct tensor *t)

@@ -9,9 +9,8 @@ int cuda_open(struct dev **d, int index, const struct backend_options *opt, stru
 void cuda_close(struct dev *d);
 const char *cuda_describe(const struct dev *d);
 
-/* Memory of the device, contents unset; and what of it is free. shared: the host may read and write
- * it too, between steps; its pages move to who uses them. */
-int cuda_memory_new(struct dev *d, void **mem, size_t bytes, bool shared, struct err *e);
+/* Memory of the device, contents unset; and what of it is free. */
+int cuda_memory_new(struct dev *d, void **mem, size_t bytes, struct err *e);
 void cuda_memory_free(struct dev *d, void *mem);
 size_t cuda_memory_left(const struct dev *d);
 

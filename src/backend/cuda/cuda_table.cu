@@ -15,6 +15,7 @@ void cuda_ops_fill(struct ops *ops)
     ops->random = cuda_random;
     ops->look = cuda_look;
     ops->take = cuda_memory_new;
+    ops->move = cuda_move;
     ops->give_back = cuda_memory_free;
     ops->left = cuda_memory_left;
     ops->embed = cuda_embed;

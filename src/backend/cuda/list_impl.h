@@ -31,4 +31,9 @@ __device__ __forceinline__ bool is_aligned(const void *p, size_t pitch, int byte
     return (((uintptr_t)p | pitch) & (uintptr_t)(bytes - 1)) == 0;
 }
 
+static inline bool is_number(enum dtype type)
+{
+    return type == DT_F32 || type == DT_F16 || type == DT_BF16 || type == DT_F8_E4M3;
+}
+
 #endif

@@ -53,7 +53,7 @@ template <int type> __device__ __forceinline__ float eight_at(const struct cu_ei
     switch (type) {
     case DT_F32: return __uint_as_float(e->word[i]);
     case DT_F16: return f16_value(e->word[i / 2] >> i % 2 * 16 & 0xffff);
-    case DT_BF16: return __uint_as_float(i % 2 ? e->word[i / 2] & 0xffff0000 : e->word[i / 2] << 16);
+    case DT_BF16: return __uint_as_float(e->word[i / 2] >> i % 2 * 16 << 16);
     default: return e4m3_value(e->word[i / 4] >> i % 4 * 8 & 255) * e->scale;
     }
 }
@@ -70,6 +70,22 @@ template <bool wide> __device__ __forceinline__ void eight_floats(const float *x
         to[i] = wide ? (&half[i / 4].x)[i % 4] : i < n ? x[i] : 0;
 }
 
+/* sum[r][i] plus the products of e[r] with elements `at`.. of row i of x. */
+template <int type, int n_row, int n_x, bool wide>
+__device__ __forceinline__ void eight_add(const struct cu_few *f, const struct cu_eight *e, int at,
+                                          float (*sum)[n_x])
+{
+#pragma unroll
+    for (int i = 0; i < n_x; i++) {
+        float x[EIGHT];
+        eight_floats<wide>(few_x(f, i) + at, f->k - at, x);
+#pragma unroll
+        for (int j = 0; j < n_row * EIGHT; j++)
+            sum[j / EIGHT][i] = fmaf(eight_at<type>(&e[j / EIGHT], j % EIGHT), x[j % EIGHT],
+                                     sum[j / EIGHT][i]);
+    }
+}
+
 /* sum[r][i] plus a thread's share of row r0 + r of weights times row i of x. wide: rows begin at
  * multiples of 16 bytes and are whole eights. */
 template <int type, int n_row, int n_x, bool wide>
@@ -79,26 +95,14 @@ __device__ __forceinline__ void team_sums(const struct cu_few *f, int r0, float 
     for (int at = (int)threadIdx.x % TEAM * EIGHT; at < f->k; at += ahead * step) {
         struct cu_eight e[ahead][n_row];
 #pragma unroll
+        for (int j = 0; j < ahead * n_row; j++) {
+            int a = j / n_row, r = j % n_row;
+            eight_load<type, wide>(f, f->row0 + min(r0 + r, f->rows - 1), at + a * step, &e[a][r]);
+        }
+#pragma unroll
         for (int a = 0; a < ahead; a++)
-#pragma unroll
-            for (int r = 0; r < n_row; r++)
-                eight_load<type, wide>(f, f->row0 + min(r0 + r, f->rows - 1), at + a * step,
-                                       &e[a][r]);
-#pragma unroll
-        for (int a = 0; a < ahead; a++)
-#pragma unroll
-            for (int i = 0; i < n_x; i++) {
-                float x[EIGHT];
-                int from = at + a * step;
-                if (from >= f->k)
-                    continue;
-                eight_floats<wide>(few_x(f, i) + from, f->k - from, x);
-#pragma unroll
-                for (int r = 0; r < n_row; r++)
-#pragma unroll
-                    for (int j = 0; j < EIGHT; j++)
-                        sum[r][i] = fmaf(eight_at<type>(&e[a][r], j), x[j], sum[r][i]);
-            }
+            if (at + a * step < f->k)
+                eight_add<type, n_row, n_x, wide>(f, e[a], at + a * step, sum);
     }
 }
 
@@ -122,13 +126,11 @@ __device__ __forceinline__ void few_numbers(const struct cu_few *f, int block)
     else
         team_sums<type, n_row, n_x, false>(f, r0, sum);
 #pragma unroll
-    for (int r = 0; r < n_row; r++)
-#pragma unroll
-        for (int i = 0; i < n_x; i++) {
-            float all = warp_sum(sum[r][i]);
-            if (LANE == 0)
-                shared.sum[warp][r * n_x + i] = all;
-        }
+    for (int j = 0; j < n_row * n_x; j++) {
+        float all = warp_sum(sum[j / n_x][j % n_x]);
+        if (LANE == 0)
+            shared.sum[warp][j] = all;
+    }
     __syncthreads();
     int r = t / n_x, i = t % n_x;
     if (r >= n_row || r0 + r >= f->rows || i >= f->n)
@@ -137,11 +139,6 @@ __device__ __forceinline__ void few_numbers(const struct cu_few *f, int block)
     for (int w = 0; w < TEAM_WARPS; w++)
         all += shared.sum[warp / TEAM_WARPS * TEAM_WARPS + w][t];
     f->out[(size_t)i * f->out_pitch + r0 + r] = all;
-}
-
-static inline bool is_number(enum dtype type)
-{
-    return type == DT_F32 || type == DT_F16 || type == DT_BF16 || type == DT_F8_E4M3;
 }
 
 static inline int number_blocks(int rows, int n)

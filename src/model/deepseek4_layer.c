@@ -25,52 +25,45 @@ static struct tensor product_exact(const struct model *m, const struct tensor *w
     return y;
 }
 
-/* Pool the values and gate scores of x into the cache's compressed rows. */
-static void compress(const struct model *m, const struct dsv4_layer *w, int l, bool index,
-                     const struct tensor *x, const struct rows *r)
+/* What a compressor pools of x. */
+static struct compressing compressed(const struct model *m, const struct dsv4_layer *w, bool index,
+                                     const struct tensor *x)
 {
-    struct tensor a = product_exact(m, index ? &w->index_comp_kv : &w->comp_kv, x);
-    struct tensor s = product_exact(m, index ? &w->index_comp_gate : &w->comp_gate, x);
-    op_compress(m->dev, &a, &s, index ? &w->index_comp : &w->comp, w->rope, r, l);
-}
-
-/* The compressed rows that each query attends to. */
-static struct tensor pick(const struct model *m, const struct dsv4_layer *w, int l,
-                          const struct tensor *x, const struct tensor *q_low, const struct rows *r)
-{
-    struct dev *d = m->dev;
-    struct tensor picked = dev_tensor(d, DT_I32, m->indexer.top_k, r->n);
-    struct tensor q = product_exact(m, &w->index_q, q_low);
-    struct tensor weight = product_exact(m, &w->index_proj, x);
-    op_index_query(d, &q, &m->indexer, w->rope, r);
-    op_pick(d, &picked, &q, &weight, &m->indexer, r, l);
-    return picked;
+    return (struct compressing){
+        .c = index ? &w->index_comp : &w->comp,
+        .a = product_exact(m, index ? &w->index_comp_kv : &w->comp_kv, x),
+        .s = product_exact(m, index ? &w->index_comp_gate : &w->comp_gate, x),
+    };
 }
 
 static struct tensor attention(const struct model *m, const struct dsv4_layer *w, int l,
                                const struct tensor *x, const struct rows *r)
 {
     struct dev *d = m->dev;
-    struct tensor q_low = product(m, &w->q_a, x);
-    op_norm(d, &q_low, &q_low, w->q_norm, m->s.rms_eps);
-    struct tensor q = product(m, &w->q_b, &q_low);
-    op_norm_heads(d, &q, m->s.n_head, m->s.rms_eps);
-    op_rope(d, &q, m->s.n_head, w->rope, false, r);
-
-    struct tensor kv = product(m, &w->kv, x);
-    op_norm(d, &kv, &kv, w->kv_norm, m->s.rms_eps);
-    op_rope(d, &kv, 1, w->rope, false, r);
-    op_kv_store(d, &kv, r, l);
-
-    struct tensor picked;
+    struct fresh f = { .n_head = m->s.n_head, .kv_norm = w->kv_norm, .eps = m->s.rms_eps,
+                       .rope = w->rope };
+    struct tensor picked, weight, q_low = product(m, &w->q_a, x);
+    f.kv = product(m, &w->kv, x);
     if (w->ratio)
-        compress(m, w, l, false, x, r);
+        f.comp[f.n_comp++] = compressed(m, w, false, x);
     if (w->at.picked) {
-        compress(m, w, l, true, x, r);
-        picked = pick(m, w, l, x, &q_low, r);
+        f.comp[f.n_comp++] = compressed(m, w, true, x);
+        weight = product_exact(m, &w->index_proj, x);
     }
-    struct tensor o = scratch(m, q.cols, r->n);
-    op_attend(d, &o, &q, w->at.picked ? &picked : NULL, &w->at, r, l);
+    op_norm(d, &q_low, &q_low, w->q_norm, m->s.rms_eps);
+    f.q = product(m, &w->q_b, &q_low);
+    if (w->at.picked) {
+        f.ix = &m->indexer;
+        f.index_q = product_exact(m, &w->index_q, &q_low);
+    }
+    op_prepare(d, &f, r, l);
+
+    if (w->at.picked) {
+        picked = dev_tensor(d, DT_I32, m->indexer.top_k, r->n);
+        op_pick(d, &picked, &f.index_q, &weight, &m->indexer, r, l);
+    }
+    struct tensor o = scratch(m, f.q.cols, r->n);
+    op_attend(d, &o, &f.q, w->at.picked ? &picked : NULL, &w->at, r, l);
     op_rope(d, &o, m->s.n_head, w->rope, true, r); /* values carry their rotation: undo ours */
 
     struct tensor low = scratch(m, w->o_a.rows, r->n);

@@ -231,6 +231,40 @@ void op_index_query(struct dev *d, struct tensor *q, const struct indexer *ix,
     done(d, "index_query", NULL, 1);
 }
 
+static void prepare_in_turn(struct dev *d, struct fresh *f, const struct rows *r, int l)
+{
+    op_norm_heads(d, &f->q, f->n_head, f->eps);
+    op_rope(d, &f->q, f->n_head, f->rope, false, r);
+    op_norm(d, &f->kv, &f->kv, f->kv_norm, f->eps);
+    op_rope(d, &f->kv, 1, f->rope, false, r);
+    op_kv_store(d, &f->kv, r, l);
+    for (int i = 0; i < f->n_comp; i++)
+        op_compress(d, &f->comp[i].a, &f->comp[i].s, f->comp[i].c, f->rope, r, l);
+    if (f->ix)
+        op_index_query(d, &f->index_q, f->ix, f->rope, r);
+}
+
+void op_prepare(struct dev *d, struct fresh *f, const struct rows *r, int l)
+{
+    if (!d->ops->prepare) {
+        prepare_in_turn(d, f, r, l);
+        return;
+    }
+    if (muted(d))
+        return;
+    check_rows(&f->q, r);
+    check_rows(&f->kv, r);
+    CHECK(f->q.cols == f->n_head * f->kv.cols);
+    for (int i = 0; i < f->n_comp; i++) {
+        check_f32(&f->comp[i].a, r->n, f->comp[i].c->width);
+        check_f32(&f->comp[i].s, r->n, f->comp[i].c->width);
+    }
+    if (f->ix)
+        check_f32(&f->index_q, r->n, f->ix->n_head * f->ix->dim);
+    d->ops->prepare(d, f, r, l);
+    done(d, "prepare", NULL, 1);
+}
+
 void op_pick(struct dev *d, struct tensor *picked, const struct tensor *q,
              const struct tensor *weight, const struct indexer *ix, const struct rows *r, int l)
 {

@@ -39,6 +39,25 @@ struct indexer {
     float scale; /* of the head weights: (dim * n_head)^-0.5 */
 };
 
+/* A compressor's inputs, [n, width] each. */
+struct compressing {
+    const struct compressor *c;
+    struct tensor a, s;
+};
+
+/* What a layer's products say of new rows, on its way into the cache and to attention. */
+struct fresh {
+    struct tensor q, kv;      /* [n, n_head * head_dim], [n, head_dim] */
+    int n_head;
+    const float *kv_norm;     /* [head_dim] */
+    float eps;
+    const struct rope *rope;
+    struct compressing comp[2];
+    int n_comp;
+    struct tensor index_q;    /* [n, n_head * dim] of ix */
+    const struct indexer *ix; /* NULL: none */
+};
+
 struct router {
     const float *bias;     /* [n_expert] added for selection only; NULL: none */
     const int32_t *by_token; /* [n_vocab, n_used]: hash routing; NULL: top-k of score + bias */
@@ -137,6 +156,10 @@ void op_kv_store(struct dev *d, const struct tensor *kv, const struct rows *r, i
  * The frontiers then hold what later blocks need. */
 void op_compress(struct dev *d, const struct tensor *a, const struct tensor *s,
                  const struct compressor *c, const struct rope *rope, const struct rows *r, int l);
+
+/* All of that for a layer's new rows at once: q's heads normed and rotated; kv normed, rotated and
+ * stored; what is pooled; index queries. q and index_q are changed, kv is used up. */
+void op_prepare(struct dev *d, struct fresh *f, const struct rows *r, int l);
 
 /* q [n, n_head * dim] in place: rotation, and when the cache is packed Hadamard and FP4. */
 void op_index_query(struct dev *d, struct tensor *q, const struct indexer *ix,

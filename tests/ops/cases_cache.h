@@ -24,6 +24,7 @@ struct cache_in {
     struct tensor weight, picked;
     struct compressor comp;
     struct indexer ix;
+    struct fresh fresh;
     struct attention at;
     struct rope rope;
     struct rows r;
@@ -200,11 +201,9 @@ static void call_compress(struct dev *d, const void *in, struct tensor *out, int
 }
 
 /* All compressed rows and frontiers as numbers. */
-static int read_cache(const struct op_case *c, float *x)
+static int read_compressed(const struct cache *cache, bool index, float *x)
 {
-    const struct cache *cache = &((const struct cache_in *)c->in)->cache;
     const struct kv_shape *s = &cache->shape;
-    bool index = ((const struct cache_in *)c->in)->comp.index;
     int n_row = BLOCKS * s->block_tok / cache->layer[0].ratio, to = 0;
     int dim = index ? s->index_dim : s->head_dim;
     for (int q = 0; q < N_SEQ; q++) {
@@ -228,6 +227,12 @@ static int read_cache(const struct op_case *c, float *x)
             }
     }
     return to;
+}
+
+static int read_cache(const struct op_case *c, float *x)
+{
+    const struct cache_in *p = c->in;
+    return read_compressed(&p->cache, p->comp.index, x);
 }
 
 static void compress_case(int n, enum fill fill, bool packed, bool index, int ratio)
@@ -306,6 +311,90 @@ static void test_index_query(void **state)
         for (int fill = 0; fill < N_FILL; fill++)
             for (int packed = 0; packed < 2; packed++)
                 index_query_case(row_counts[n], (enum fill)fill, packed);
+}
+
+/* ---- prepare -------------------------------------------------------------------------------- */
+
+static void call_prepare(struct dev *d, const void *in, struct tensor *out, int first, int n)
+{
+    const struct cache_in *p = in;
+    struct rows r = rows_from(&p->r, first, n);
+    struct fresh f = p->fresh;
+    f.q = out[0];
+    f.index_q = out[1];
+    f.kv = out[2];
+    for (int i = 0; i < f.n_comp; i++) {
+        f.comp[i].a = tensor_rows(&f.comp[i].a, first, n);
+        f.comp[i].s = tensor_rows(&f.comp[i].s, first, n);
+    }
+    op_prepare(d, &f, &r, 0);
+    for (int i = 0; i < n && !dev_planning(d); i++) /* used up */
+        dev_copy(d, tensor_row(&out[2], i), tensor_row(&p->weight, first + i),
+                 (size_t)out[2].cols * sizeof(float));
+}
+
+/* Rings, compressed rows and frontiers as numbers. */
+static int read_all(const struct op_case *c, float *x)
+{
+    const struct cache *cache = &((const struct cache_in *)c->in)->cache;
+    const struct kv_shape *s = &cache->shape;
+    int n = 0;
+    for (int q = 0; q < N_SEQ; q++)
+        for (int i = 0; i < s->ring_cap; i++, n += s->head_dim) {
+            const uint8_t *row = cache->layer[q].ring + (size_t)i * s->row_bytes;
+            if (x && s->packed)
+                kv_row_unpack(row, s->head_dim, s->rope_dim, x + n);
+            else if (x)
+                memcpy(x + n, row, (size_t)s->head_dim * 4);
+        }
+    for (int index = 0; index < 2 && cache->layer[0].ratio; index++)
+        n += read_compressed(cache, index, x ? x + n : NULL);
+    return n;
+}
+
+static void prepare_case(int n, enum fill fill, bool packed, int ratio)
+{
+    struct cache_in p = { .ix = { .n_head = 5, .dim = 64 } };
+    int dim = 80, width[2] = { ratio == 4 ? 2 * dim : dim, 128 }, n_head = 1 + roll(30);
+    struct compressor comp[2];
+    build_cache(&p.cache, packed, ratio, width[0], width[1]);
+    fill_cache(&p.cache, false);
+    two_spans(&p, n, BLOCKS * p.cache.shape.block_tok);
+    p.rope = random_rope(8);
+    p.fresh = (struct fresh){ .n_head = n_head, .kv_norm = random_floats(dim, 1), .eps = 1e-6f,
+                              .rope = &p.rope, .n_comp = ratio == 4 ? 2 : ratio ? 1 : 0,
+                              .ix = ratio == 4 ? &p.ix : NULL };
+    for (int i = 0; i < p.fresh.n_comp; i++) {
+        comp[i] = (struct compressor){ random_floats(ratio * width[i], 0), random_floats(dim, 1),
+                                       ratio, i ? 64 : dim, width[i], 1e-6f, i == 1 };
+        p.fresh.comp[i] = (struct compressing){ &comp[i], random_tensor(width[i], n, fill),
+                                                random_tensor(width[i], n, FILL_RANDOM) };
+    }
+    p.x = random_tensor(n_head * dim, n, fill);
+    p.s = random_tensor(5 * 64, n, fill);
+    p.weight = random_tensor(dim, n, fill);
+    struct op_case c = cache_case(&p, "prepare");
+    c.call = call_prepare;
+    c.n_out = 3;
+    c.shape[0] = (struct out_shape){ DT_F32, n_head * dim, 1 };
+    c.shape[1] = (struct out_shape){ DT_F32, 5 * 64, 1 };
+    c.shape[2] = (struct out_shape){ DT_F32, dim, 1 };
+    c.start[0] = &p.x;
+    c.start[1] = &p.s;
+    c.start[2] = &p.weight;
+    c.read_state = read_all;
+    set_tol(&c, packed ? TOL_PACKED : TOL_F32);
+    check_case(&c);
+}
+
+static void test_prepare(void **state)
+{
+    (void)state;
+    static const int ratios[] = { 0, 4, 128 };
+    for (size_t n = 0; n < COUNT_OF(row_counts); n++)
+        for (int fill = 0; fill < N_FILL; fill++)
+            for (int k = 0; k < 6; k++)
+                prepare_case(row_counts[n], (enum fill)fill, k % 2, ratios[k / 2]);
 }
 
 /* ---- pick ----------------------------------------------------------------------------------- */

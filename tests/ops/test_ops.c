@@ -29,6 +29,7 @@ int main(int argc, char **argv)
         OP(kv_store),
         OP(compress),
         OP(index_query),
+        OP(prepare),
         OP(pick),
         OP(attend),
         OP(route),

@@ -1,14 +1,38 @@
-/* compress.cu - rows into the cache: window rows, pooled blocks, the frontiers that later blocks
- * need. A block of threads for each row of the step; packing as in src/quant/kv_row.c, bit for
- * bit. */
+/* compress.cu - rows on their way into the cache and to attention: queries, window rows, pooled
+ * blocks, the frontiers that later blocks need. One kernel, in which every block of threads has a
+ * part of one row to do; packing as in src/quant/kv_row.c, bit for bit. */
 #include "pack_impl.h"
 
 extern "C" {
 #include "cuda_ops_impl.h"
 }
 
-#define THREADS 128
-#define MAX_DIM 1024
+#define THREADS 512
+#define WARPS (THREADS / WARP)
+#define MAX_DIM 1024       /* of a row */
+#define PAIRS 8            /* a lane's part of a query: heads have 2 * WARP * PAIRS elements */
+#define INDEX_EACH 4       /* of an index query: WARP * INDEX_EACH */
+
+/* One compressor's inputs. */
+struct pooling {
+    struct cu_mat a, s;
+    struct compressor c;
+};
+
+/* What of a step is to be done; kernels' blocks take the parts in this order. */
+struct preparing {
+    struct pooling pool[2];
+    int n_pool;
+    bool pools, keeps;  /* whether blocks are pooled, frontiers kept */
+    struct cu_mat kv;   /* x NULL: none */
+    const float *kv_norm; /* NULL: normed and rotated already */
+    struct cu_mat q, index_q;
+    int n_head, dim, n_index_head, index_dim; /* no heads: none */
+    float eps;
+    struct rope rope;
+    struct cu_step step;
+    int l;
+};
 
 /* A cached row being made, in shared memory. */
 struct row_buffer {
@@ -16,70 +40,80 @@ struct row_buffer {
     struct cu_sums sums;
 };
 
-/* Grid: rows. */
-__global__ void __launch_bounds__(THREADS) store_kernel(struct cu_mat kv, struct cu_step s, int l)
+/* weight NULL: as it is. */
+__device__ __forceinline__ void norm_rotate(struct row_buffer *z, int n, const float *weight,
+                                            float eps, const struct rope *rope, int pos)
 {
-    struct cu_row r = s.row[blockIdx.x];
-    const struct kv_layer *layer = kv_of(&s, r.seq, l);
-    uint8_t *slot = layer->ring + (size_t)(r.pos % s.shape.ring_cap) * s.shape.row_bytes;
-    const float *x = kv.x + blockIdx.x * kv.pitch;
-    if (s.shape.packed)
-        pack_kv_row(x, s.shape.head_dim, s.shape.rope_dim, slot, s.shape.row_bytes);
-    else
-        copy_row(x, s.shape.head_dim, slot);
+    float sum = 0;
+    __syncthreads();
+    for (int k = (int)threadIdx.x; k < n; k += THREADS)
+        sum = fmaf(z->x[k], z->x[k], sum);
+    float scale = 1 / sqrtf(block_sum(sum, &z->sums) / (float)n + eps);
+    for (int k = (int)threadIdx.x; k < n; k += THREADS)
+        z->x[k] = z->x[k] * scale * weight[k];
+    __syncthreads();
+    float *end = z->x + n - 2 * rope->n_pair;
+    for (int i = (int)threadIdx.x; i < rope->n_pair; i += THREADS)
+        rotate_pair(end + 2 * i, (float)pos * rope->freq[i], false);
 }
 
-void cuda_kv_store(struct dev *d, const struct tensor *kv, const struct rows *r, int l)
+/* ---- window rows --------------------------------------------------------------------------- */
+
+__device__ __forceinline__ void store_row(struct row_buffer *z, const struct preparing *p, int i)
 {
-    const struct cu_step *s = cuda_runs(d) ? cuda_rows(d, r) : NULL;
-    if (s)
-        LAUNCH(d, store_kernel, dim3((unsigned)r->n), THREADS, 0, mat_of(kv), *s, l);
+    struct cu_row r = p->step.row[i];
+    const struct kv_shape *s = &p->step.shape;
+    const struct kv_layer *layer = kv_of(&p->step, r.seq, p->l);
+    uint8_t *slot = layer->ring + (size_t)(r.pos % s->ring_cap) * s->row_bytes;
+    for (int k = (int)threadIdx.x; k < s->head_dim; k += THREADS)
+        z->x[k] = p->kv.x[i * p->kv.pitch + k];
+    if (p->kv_norm)
+        norm_rotate(z, s->head_dim, p->kv_norm, p->eps, &p->rope, r.pos);
+    __syncthreads();
+    if (s->packed)
+        pack_kv_row(z->x, s->head_dim, s->rope_dim, slot, s->row_bytes);
+    else
+        copy_row(z->x, s->head_dim, slot);
 }
 
 /* ---- pooling ------------------------------------------------------------------------------- */
 
-struct pooling {
-    struct cu_mat a, s;
-    struct compressor c;
-    struct rope rope;
-    struct cu_step step;
-    int l;
+/* One compressor at one row of the step, number i. */
+struct pooler {
+    const struct preparing *p;
+    const struct pooling *in;
+    struct cu_row r;
+    int i;
+    struct kv_front front;
 };
 
-__device__ __forceinline__ const struct kv_front *front_of(const struct pooling *p, int seq)
+/* Channel k of token t's value and gate score. */
+__device__ __forceinline__ float2 input_at(const struct pooler *at, int t, int k)
 {
-    const struct kv_layer *layer = kv_of(&p->step, seq, p->l);
-    return p->c.index ? &layer->index : &layer->main;
+    const struct pooling *in = at->in;
+    int back = at->r.pos - t, width = in->c.width;
+    bool kept = back > at->i - at->r.first;
+    size_t slot = (size_t)(t % at->front.cap) * width + k, row = (size_t)(at->i - back);
+    const float *a = kept ? at->front.a + slot : in->a.x + row * in->a.pitch + k;
+    const float *s = kept ? at->front.s + slot : in->s.x + row * in->s.pitch + k;
+    float bias = kept ? 0 : in->c.ape[(size_t)(t % in->c.ratio) * width + k];
+    return { *a, kept ? *s : *s + bias };
 }
 
-/* Channel k of token t's value and gate score; the row at hand is number i of the step. */
-__device__ __forceinline__ float2 input_at(const struct pooling *p, const struct cu_row *r, int i,
-                                           int t, int k)
-{
-    int back = r->pos - t, width = p->c.width;
-    if (back > i - r->first) {
-        const struct kv_front *f = front_of(p, r->seq);
-        size_t at = (size_t)(t % f->cap) * width + k;
-        return { f->a[at], f->s[at] };
-    }
-    size_t row = (size_t)(i - back);
-    return { p->a.x[row * p->a.pitch + k],
-             p->s.x[row * p->s.pitch + k] + p->c.ape[(size_t)(t % p->c.ratio) * width + k] };
-}
-
-/* Channel k of the row whose block ends at r: the mean of the values weighted by a softmax of the
+/* Channel k of the row whose block ends here: the mean of the values weighted by a softmax of the
  * scores. Overlapping, the block itself speaks through the second half of the channels. */
-__device__ __forceinline__ float pool_channel(const struct pooling *p, const struct cu_row *r,
-                                              int i, int k)
+__device__ __forceinline__ float pool_channel(const struct pooler *at, int k)
 {
-    int dim = p->c.dim, ratio = p->c.ratio, last = r->pos;
-    bool overlap = p->c.width == 2 * dim;
+    int dim = at->in->c.dim, ratio = at->in->c.ratio, last = at->r.pos;
+    bool overlap = at->in->c.width == 2 * dim;
     int own = overlap ? last + 1 - ratio : 0, first = last + 1 - (overlap ? 2 : 1) * ratio;
     float max = -INFINITY, sum = 0, value = 0;
+#pragma unroll 8
     for (int t = first < 0 ? 0 : first; t <= last; t++)
-        max = fmaxf(max, input_at(p, r, i, t, overlap && t >= own ? dim + k : k).y);
+        max = fmaxf(max, input_at(at, t, overlap && t >= own ? dim + k : k).y);
+#pragma unroll 8
     for (int t = first < 0 ? 0 : first; t <= last; t++) {
-        float2 in = input_at(p, r, i, t, overlap && t >= own ? dim + k : k);
+        float2 in = input_at(at, t, overlap && t >= own ? dim + k : k);
         float w = expf(in.y - max);
         sum += w;
         value = fmaf(w, in.x, value);
@@ -87,111 +121,284 @@ __device__ __forceinline__ float pool_channel(const struct pooling *p, const str
     return value / sum;
 }
 
-__device__ __forceinline__ void norm_rotate(struct row_buffer *z, const struct pooling *p, int pos)
+__device__ __forceinline__ void append_row(struct row_buffer *z, const struct pooler *at)
 {
-    float sum = 0;
-    int n = p->c.dim;
-    for (int k = (int)threadIdx.x; k < n; k += THREADS)
-        sum = fmaf(z->x[k], z->x[k], sum);
-    float scale = 1 / sqrtf(block_sum(sum, &z->sums) / (float)n + p->c.eps);
-    for (int k = (int)threadIdx.x; k < n; k += THREADS)
-        z->x[k] = z->x[k] * scale * p->c.norm[k];
-    __syncthreads();
-    float *end = z->x + n - 2 * p->rope.n_pair;
-    for (int i = (int)threadIdx.x; i < p->rope.n_pair; i += THREADS)
-        rotate_pair(end + 2 * i, (float)pos * p->rope.freq[i], false);
-    __syncthreads();
-}
-
-__device__ __forceinline__ void append_row(struct row_buffer *z, const struct pooling *p,
-                                           const struct cu_row *r)
-{
-    const struct kv_shape *s = &p->step.shape;
-    const struct kv_layer *layer = kv_of(&p->step, r->seq, p->l);
-    int b = r->pos / p->c.ratio, per = s->block_tok / layer->ratio;
-    uint8_t *block = (p->c.index ? layer->index_block : layer->block)[b / per];
-    uint8_t *row = block + (size_t)(b % per) * (p->c.index ? s->index_row_bytes : s->row_bytes);
+    const struct kv_shape *s = &at->p->step.shape;
+    const struct compressor *c = &at->in->c;
+    const struct kv_layer *layer = kv_of(&at->p->step, at->r.seq, at->p->l);
+    int b = at->r.pos / c->ratio, per = s->block_tok / c->ratio;
+    uint8_t *block = (c->index ? layer->index_block : layer->block)[b / per];
+    uint8_t *row = block + (size_t)(b % per) * (c->index ? s->index_row_bytes : s->row_bytes);
     if (!s->packed) {
-        copy_row(z->x, p->c.dim, row);
-    } else if (p->c.index) {
-        hadamard_row(z->x, p->c.dim);
-        pack_index_row(z->x, p->c.dim, row);
+        copy_row(z->x, c->dim, row);
+    } else if (c->index) {
+        hadamard_row(z->x, c->dim);
+        pack_index_row(z->x, c->dim, row);
     } else {
         pack_kv_row(z->x, s->head_dim, s->rope_dim, row, s->row_bytes);
     }
 }
 
-/* Grid: rows; those that end a block make its row. */
-__global__ void __launch_bounds__(THREADS) pool_kernel(struct pooling p)
+/* A row that ends a block makes the block's row. */
+__device__ __forceinline__ void pool_row(struct row_buffer *z, const struct pooler *at)
 {
-    SHARED(struct row_buffer, z);
-    int i = (int)blockIdx.x;
-    struct cu_row r = p.step.row[i];
-    if ((r.pos + 1) % p.c.ratio)
+    const struct compressor *c = &at->in->c;
+    if ((at->r.pos + 1) % c->ratio)
         return;
-    for (int k = (int)threadIdx.x; k < p.c.dim; k += THREADS)
-        z.x[k] = pool_channel(&p, &r, i, k);
+    for (int k = (int)threadIdx.x; k < c->dim; k += THREADS)
+        z->x[k] = pool_channel(at, k);
+    norm_rotate(z, c->dim, c->norm, c->eps, &at->p->rope, at->r.pos + 1 - c->ratio);
     __syncthreads();
-    norm_rotate(&z, &p, r.pos + 1 - p.c.ratio);
-    append_row(&z, &p, &r);
+    append_row(z, at);
 }
 
-/* After pooling, which reads what this overwrites. Grid: rows; the last `cap` of a span stay. */
-__global__ void __launch_bounds__(THREADS) keep_kernel(struct pooling p)
+/* The last `cap` rows of a span stay. */
+__device__ __forceinline__ void keep_row(const struct pooler *at)
 {
-    int i = (int)blockIdx.x;
-    struct cu_row r = p.step.row[i];
-    const struct kv_front *f = front_of(&p, r.seq);
-    if (i < r.first + r.count - f->cap)
+    const struct kv_front *f = &at->front;
+    if (at->i < at->r.first + at->r.count - f->cap)
         return;
     for (int k = (int)threadIdx.x; k < f->width; k += THREADS) {
-        float2 in = input_at(&p, &r, i, r.pos, k);
-        f->a[(size_t)(r.pos % f->cap) * f->width + k] = in.x;
-        f->s[(size_t)(r.pos % f->cap) * f->width + k] = in.y;
+        float2 in = input_at(at, at->r.pos, k);
+        f->a[(size_t)(at->r.pos % f->cap) * f->width + k] = in.x;
+        f->s[(size_t)(at->r.pos % f->cap) * f->width + k] = in.y;
     }
+}
+
+__device__ __forceinline__ void compress_row(struct row_buffer *z, const struct preparing *p,
+                                             const struct pooling *in, int i)
+{
+    struct pooler at = { p, in, p->step.row[i], i, {} };
+    const struct kv_layer *layer = kv_of(&p->step, at.r.seq, p->l);
+    at.front = in->c.index ? layer->index : layer->main;
+    if (p->pools)
+        pool_row(z, &at);
+    __syncthreads(); /* pooling reads what keeping overwrites */
+    if (p->keeps)
+        keep_row(&at);
+}
+
+/* ---- queries, a warp for each head ---------------------------------------------------------- */
+
+__device__ __forceinline__ void prepare_query(const struct preparing *p, int head, int i)
+{
+    if (head >= p->n_head)
+        return;
+    float *v = p->q.x + i * p->q.pitch + (size_t)head * p->dim + 2 * LANE, sum = 0;
+    float x[PAIRS][2];
+    int pos = p->step.row[i].pos;
+#pragma unroll
+    for (int k = 0; k < PAIRS; k++) {
+        bool here = 2 * (LANE + k * WARP) < p->dim;
+        x[k][0] = here ? v[2 * k * WARP] : 0;
+        x[k][1] = here ? v[2 * k * WARP + 1] : 0;
+    }
+#pragma unroll
+    for (int k = 0; k < PAIRS; k++)
+        sum = fmaf(x[k][1], x[k][1], fmaf(x[k][0], x[k][0], sum));
+    float scale = 1 / sqrtf(warp_sum(sum) / (float)p->dim + p->eps);
+#pragma unroll
+    for (int k = 0; k < PAIRS; k++) {
+        int pair = LANE + k * WARP - (p->dim / 2 - p->rope.n_pair);
+        if (2 * (LANE + k * WARP) >= p->dim)
+            continue;
+        x[k][0] *= scale;
+        x[k][1] *= scale;
+        if (pair >= 0)
+            rotate_pair(x[k], (float)pos * p->rope.freq[pair], false);
+        v[2 * k * WARP] = x[k][0];
+        v[2 * k * WARP + 1] = x[k][1];
+    }
+}
+
+/* A lane's part of a rotated pair: the lane beside it has the other. */
+__device__ __forceinline__ float rotate_half(float x, float angle)
+{
+    float other = __shfl_xor_sync(ALL_LANES, x, 1);
+    float pair[2] = { LANE % 2 ? other : x, LANE % 2 ? x : other };
+    rotate_pair(pair, angle, false);
+    return pair[LANE % 2];
+}
+
+/* Lane l has elements l, l + 32, ... */
+__device__ __forceinline__ void hadamard_lanes(float *x, int n)
+{
+#pragma unroll
+    for (int len = 1; len < WARP; len *= 2)
+#pragma unroll
+        for (int k = 0; k < INDEX_EACH; k++) {
+            float other = __shfl_xor_sync(ALL_LANES, x[k], len);
+            x[k] = LANE & len ? other - x[k] : x[k] + other;
+        }
+#pragma unroll
+    for (int len = 1; len < INDEX_EACH; len *= 2)
+#pragma unroll
+        for (int k = 0; k < INDEX_EACH; k++)
+            if (!(k & len) && len * WARP < n) {
+                float a = x[k], b = x[k + len];
+                x[k] = a + b;
+                x[k + len] = a - b;
+            }
+    float norm = (float)(1 / sqrt((double)n));
+#pragma unroll
+    for (int k = 0; k < INDEX_EACH; k++)
+        x[k] *= norm;
+}
+
+__device__ __forceinline__ void prepare_index_query(const struct preparing *p, int head, int i)
+{
+    if (head >= p->n_index_head)
+        return;
+    int n = p->index_dim, pos = p->step.row[i].pos, plain = n - 2 * p->rope.n_pair;
+    float *v = p->index_q.x + i * p->index_q.pitch + (size_t)head * n + LANE, x[INDEX_EACH];
+#pragma unroll
+    for (int k = 0; k < INDEX_EACH; k++)
+        x[k] = k * WARP < n ? v[k * WARP] : 0;
+#pragma unroll
+    for (int k = 0; k < INDEX_EACH; k++) {
+        int at = LANE + k * WARP - plain;
+        float turned = rotate_half(x[k], at >= 0 && at < n - plain
+                                             ? (float)pos * p->rope.freq[at / 2] : 0);
+        x[k] = at >= 0 ? turned : x[k];
+    }
+    if (p->step.shape.packed) {
+        hadamard_lanes(x, n);
+#pragma unroll
+        for (int k = 0; k < INDEX_EACH; k++) {
+            float s = e8m0_value(fp4_scale(x[k]));
+            x[k] = e2m1_value(e2m1_code(x[k] / s)) * s;
+        }
+    }
+#pragma unroll
+    for (int k = 0; k < INDEX_EACH; k++)
+        if (k * WARP < n)
+            v[k * WARP] = x[k];
+}
+
+/* ---- the ops ------------------------------------------------------------------------------- */
+
+/* Grid: parts of a row, rows. */
+__global__ void __launch_bounds__(THREADS) prepare_kernel(struct preparing p)
+{
+    SHARED(struct row_buffer, z);
+    int part = (int)blockIdx.x, i = (int)blockIdx.y;
+    if (part < p.n_pool) {
+        compress_row(&z, &p, &p.pool[part], i);
+        return;
+    }
+    part -= p.n_pool;
+    if (p.kv.x && part == 0) {
+        store_row(&z, &p, i);
+        return;
+    }
+    part = (part - (p.kv.x != NULL)) * WARPS + WARP_ID;
+    int n_head = (p.n_head + WARPS - 1) / WARPS * WARPS;
+    if (part < n_head)
+        prepare_query(&p, part, i);
+    else
+        prepare_index_query(&p, part - n_head, i);
+}
+
+static void prepare(struct dev *d, const struct preparing *p, int n)
+{
+    unsigned parts = (unsigned)p->n_pool + (p->kv.x != NULL) +
+                     blocks_for((size_t)p->n_head, WARPS) +
+                     blocks_for((size_t)p->n_index_head, WARPS);
+    LAUNCH(d, prepare_kernel, dim3(parts, (unsigned)n), THREADS, 0, *p);
+}
+
+/* What a row keeps may be where another row of the same span finds what it pools, unless the
+ * frontier is longer than it has to be by that many rows. */
+static void prepare_all(struct dev *d, struct preparing *p, int n)
+{
+    p->pools = p->keeps = true;
+    if (p->n_pool == 0 || n <= MAX(1, p->step.shape.slack)) {
+        prepare(d, p, n);
+        return;
+    }
+    p->keeps = false;
+    prepare(d, p, n);
+    p->keeps = true;
+    p->pools = false;
+    p->kv.x = NULL;
+    p->n_head = p->n_index_head = 0;
+    prepare(d, p, n);
+}
+
+static struct pooling pooling_of(const struct compressing *c)
+{
+    CHECK(c->c->dim <= MAX_DIM);
+    return { mat_of(&c->a), mat_of(&c->s), *c->c };
+}
+
+static struct preparing preparing_of(const struct cu_step *s, const struct rope *rope, int l)
+{
+    struct preparing p = {};
+    if (rope)
+        p.rope = *rope;
+    p.step = *s;
+    p.l = l;
+    return p;
+}
+
+void cuda_prepare(struct dev *d, const struct fresh *f, const struct rows *r, int l)
+{
+    const struct cu_step *s = cuda_runs(d) ? cuda_rows(d, r) : NULL;
+    if (!s)
+        return;
+    struct preparing p = preparing_of(s, f->rope, l);
+    for (int i = 0; i < f->n_comp; i++)
+        p.pool[i] = pooling_of(&f->comp[i]);
+    p.n_pool = f->n_comp;
+    p.kv = mat_of(&f->kv);
+    p.kv_norm = f->kv_norm;
+    p.q = mat_of(&f->q);
+    p.n_head = f->n_head;
+    p.dim = f->q.cols / f->n_head;
+    p.eps = f->eps;
+    if (f->ix) {
+        p.index_q = mat_of(&f->index_q);
+        p.n_index_head = f->ix->n_head;
+        p.index_dim = f->ix->dim;
+    }
+    CHECK(p.dim % 2 == 0 && p.dim <= 2 * WARP * PAIRS);
+    CHECK(p.index_dim % WARP == 0 && p.index_dim <= WARP * INDEX_EACH);
+    prepare_all(d, &p, r->n);
+}
+
+void cuda_kv_store(struct dev *d, const struct tensor *kv, const struct rows *r, int l)
+{
+    const struct cu_step *s = cuda_runs(d) ? cuda_rows(d, r) : NULL;
+    if (!s)
+        return;
+    struct preparing p = preparing_of(s, NULL, l);
+    p.kv = mat_of(kv);
+    prepare_all(d, &p, r->n);
 }
 
 void cuda_compress(struct dev *d, const struct tensor *a, const struct tensor *s,
                    const struct compressor *c, const struct rope *rope, const struct rows *r, int l)
 {
-    CHECK(c->dim <= MAX_DIM);
+    struct compressing one = { c, *a, *s };
     const struct cu_step *step = cuda_runs(d) ? cuda_rows(d, r) : NULL;
     if (!step)
         return;
-    struct pooling p = { mat_of(a), mat_of(s), *c, *rope, *step, l };
-    LAUNCH(d, pool_kernel, dim3((unsigned)r->n), THREADS, 0, p);
-    LAUNCH(d, keep_kernel, dim3((unsigned)r->n), THREADS, 0, p);
-}
-
-/* ---- index queries ------------------------------------------------------------------------- */
-
-/* Grid: heads, rows. */
-__global__ void __launch_bounds__(THREADS) query_kernel(struct cu_mat q, int dim, struct rope rope,
-                                                        struct cu_step s)
-{
-    SHARED(struct row_buffer, z);
-    float *v = q.x + blockIdx.y * q.pitch + (size_t)blockIdx.x * dim;
-    float *end = z.x + dim - 2 * rope.n_pair;
-    for (int k = (int)threadIdx.x; k < dim; k += THREADS)
-        z.x[k] = v[k];
-    __syncthreads();
-    for (int i = (int)threadIdx.x; i < rope.n_pair; i += THREADS)
-        rotate_pair(end + 2 * i, (float)s.row[blockIdx.y].pos * rope.freq[i], false);
-    __syncthreads();
-    if (s.shape.packed) {
-        hadamard_row(z.x, dim);
-        simulate_fp4(z.x, dim);
-    }
-    for (int k = (int)threadIdx.x; k < dim; k += THREADS)
-        v[k] = z.x[k];
+    struct preparing p = preparing_of(step, rope, l);
+    p.pool[0] = pooling_of(&one);
+    p.n_pool = 1;
+    prepare_all(d, &p, r->n);
 }
 
 void cuda_index_query(struct dev *d, struct tensor *q, const struct indexer *ix,
                       const struct rope *rope, const struct rows *r)
 {
-    CHECK(ix->dim <= MAX_DIM);
+    CHECK(ix->dim % WARP == 0 && ix->dim <= WARP * INDEX_EACH);
     const struct cu_step *s = cuda_runs(d) ? cuda_rows(d, r) : NULL;
-    dim3 grid((unsigned)ix->n_head, (unsigned)r->n);
-    if (s)
-        LAUNCH(d, query_kernel, grid, THREADS, 0, mat_of(q), ix->dim, *rope, *s);
+    if (!s)
+        return;
+    struct preparing p = preparing_of(s, rope, 0);
+    p.index_q = mat_of(q);
+    p.n_index_head = ix->n_head;
+    p.index_dim = ix->dim;
+    prepare_all(d, &p, r->n);
 }

@@ -37,6 +37,7 @@ void cuda_hc_head(struct dev *, struct tensor *, const struct tensor *, const st
 void cuda_kv_store(struct dev *, const struct tensor *, const struct rows *, int);
 void cuda_compress(struct dev *, const struct tensor *, const struct tensor *,
                    const struct compressor *, const struct rope *, const struct rows *, int);
+void cuda_prepare(struct dev *, const struct fresh *, const struct rows *, int);
 void cuda_index_query(struct dev *, struct tensor *, const struct indexer *, const struct rope *,
                       const struct rows *);
 void cuda_pick(struct dev *, struct tensor *, const struct tensor *, const struct tensor *,

@@ -34,6 +34,7 @@ void cuda_ops_fill(struct ops *ops)
     ops->hc_head = cuda_hc_head;
     ops->kv_store = cuda_kv_store;
     ops->compress = cuda_compress;
+    ops->prepare = cuda_prepare;
     ops->index_query = cuda_index_query;
     ops->pick = cuda_pick;
     ops->attend = cuda_attend;

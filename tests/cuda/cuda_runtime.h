@@ -43,7 +43,7 @@ struct alignas(8) float2 { float x, y; };
 #define EMU_THREADS 1024
 #define EMU_STACK (64 << 10)
 #define EMU_SHARED (48 << 10)   /* what a block may declare */
-#define EMU_DYNAMIC (100 << 10) /* what a launch may ask for */
+#define EMU_DYNAMIC (227 << 10) /* what a launch may ask for */
 
 enum emu_state { EMU_READY, EMU_WARP, EMU_BLOCK, EMU_DONE };
 
@@ -220,6 +220,56 @@ static inline void emu_mma_s8(int d[4], const int a[4], const int b[2])
     }
 }
 
+static inline float emu_bf16(uint32_t code)
+{
+    float x;
+    code <<= 16;
+    memcpy(&x, &code, 4);
+    return x;
+}
+
+/* The same of 16 x 16 times 16 x 8 in bfloat16, two in a register: see mma_impl.h. Sums of 16 are
+ * cut off, not rounded, as on the card. */
+static inline void emu_mma_bf16(float d[4], const uint32_t a[4], const uint32_t b[2])
+{
+    uint32_t mine[6] = { a[0], a[1], a[2], a[3], b[0], b[1] };
+    int lane = emu.now->id % 32;
+    uint32_t (*all)[8] = emu_exchange(mine, 6);
+    for (int i = 0; i < 4; i++) {
+        int row = lane / 4 + i / 2 * 8, col = lane % 4 * 2 + i % 2;
+        double sum = d[i];
+        for (int k = 0; k < 8; k++) {
+            uint32_t x = all[row % 8 * 4 + k % 4][row / 8 + k / 4 * 2];
+            uint32_t y = all[col * 4 + k % 4][4 + k / 4];
+            sum += (double)emu_bf16(x & 0xffff) * emu_bf16(y & 0xffff);
+            sum += (double)emu_bf16(x >> 16) * emu_bf16(y >> 16);
+        }
+        d[i] = (float)sum;
+        if (isfinite(d[i]) && fabs(d[i]) > fabs(sum))
+            d[i] = nextafterf(d[i], 0);
+    }
+}
+
+/* ldmatrix: n matrices of 8 x 8, each lane's address that of row lane % 8 of matrix lane / 8. */
+static inline void emu_load_8x8(uint32_t *r, const void *row, int n, bool transposed)
+{
+    int lane = emu.now->id % 32;
+    const uint8_t *mine = (const uint8_t *)row;
+    if (lane < 8 * n && ((uintptr_t)mine - (uintptr_t)emu.dynamic) % 16)
+        emu_fail("a row of a matrix is not aligned");
+    const uint8_t *(*all)[8] = emu_exchange(&mine, 1);
+    for (int i = 0; i < n; i++) {
+        uint16_t x[2];
+        for (int j = 0; j < 2; j++) {
+            int at = lane % 4 * 2 + j, own = lane / 4;
+            const uint8_t *from = all[8 * i + (transposed ? at : own)][0];
+            memcpy(&x[j], from + 2 * (transposed ? own : at), 2);
+        }
+        r[i] = x[0] | (uint32_t)x[1] << 16;
+    }
+    __syncwarp(); /* what was read may now be written over */
+}
+
 static inline unsigned __funnelshift_r(unsigned lo, unsigned hi, unsigned by)
 {
     return (unsigned)(((uint64_t)hi << 32 | lo) >> (by & 31));
@@ -257,14 +307,23 @@ typedef int cudaError_t;
 typedef int cudaStream_t;
 enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDefault };
-struct cudaDeviceProp { char name[64]; int major, minor, multiProcessorCount; };
+struct cudaDeviceProp {
+    char name[64];
+    int major, minor, multiProcessorCount;
+    size_t sharedMemPerBlockOptin;
+};
 
 static inline cudaError_t cudaGetDeviceCount(int *n) { *n = 1; return 0; }
 static inline cudaError_t cudaSetDevice(int) { return 0; }
 static inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int)
 {
-    *p = { "emulated GPU", 0, 0, 1 };
+    *p = { "emulated GPU", 0, 0, 1, EMU_DYNAMIC };
     return 0;
+}
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+template <class F> static inline cudaError_t cudaFuncSetAttribute(F *, cudaFuncAttribute, int n)
+{
+    return n > EMU_DYNAMIC;
 }
 static inline cudaError_t cudaMemGetInfo(size_t *a, size_t *b)
 {

@@ -135,7 +135,7 @@ static struct op_case product_case(const struct product_in *p, const char *what)
     c.shape[0] = (struct out_shape){ DT_F32, p->w.rows, 1 };
     c.energy = product_energy(&p->w, &p->x, MAX(1, p->n_group));
     set_tol(&c, TOL_F32);
-    c.is_product = true;
+    c.few_differ = true;
     c.has_products = !p->exact && rounds_activations(p->w.type);
     if (c.has_products)
         for (int t = TABLE_PLAIN; t < TABLE_EXACT; t++)
@@ -334,7 +334,7 @@ static void experts_case(enum dtype half, enum dtype down, int n, enum fill fill
     c.shape[0] = (struct out_shape){ DT_F32, n_embd, N_USED };
     c.start[0] = &before;
     set_tol(&c, TOL_F32);
-    c.is_product = true;
+    c.few_differ = true;
     c.has_products = rounds_activations(half) || rounds_activations(down);
     if (c.has_products)
         for (int t = TABLE_PLAIN; t < TABLE_EXACT; t++)

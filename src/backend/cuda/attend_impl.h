@@ -59,7 +59,8 @@ __device__ __forceinline__ float exp_below(float x, float max)
     return x == -INFINITY ? 0 : expf(x - max);
 }
 
-/* attend_many.cu: more than FEW_MAX rows. */
+/* attend_many.cu: more than FEW_MAX rows, of a cache whose rows are like that. */
+bool cuda_attends_many(const struct kv_shape *s);
 void cuda_attend_many(struct dev *d, const struct attending *p, int n);
 
 #endif

@@ -45,6 +45,7 @@ static int describe(struct cuda *c, int index, struct err *e)
         return failed(e, code, "its properties");
     snprintf(c->describe, sizeof c->describe, "%.80s, compute %d.%d, %d multiprocessors%s", p.name,
              p.major, p.minor, p.multiProcessorCount, c->exact ? ", exact" : "");
+    c->shared_max = p.sharedMemPerBlockOptin;
     return 0;
 }
 

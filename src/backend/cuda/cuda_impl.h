@@ -58,6 +58,7 @@ struct cuda {
     uint8_t *look[N_LOOK];          /* pinned: tensors that the host looks at, in turns */
     size_t look_size[N_LOOK];
     int n_look;
+    size_t shared_max; /* what a block may ask for */
     char describe[160];
 };
 

@@ -478,6 +478,7 @@ static void pick_case(int n, bool packed, bool whole, bool infinite)
         tensor_f32(&p.weight, n / 2)[0] = INFINITY;
     struct op_case c = cache_case(&p, whole ? "pick among ties" : "pick");
     c.call = call_pick;
+    c.few_differ = true; /* in scores, and so between what is nearly equal */
     c.n_out = 1;
     c.shape[0] = (struct out_shape){ DT_I32, p.ix.top_k, 1 };
     if (!whole)

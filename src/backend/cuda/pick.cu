@@ -1,13 +1,11 @@
 /* pick.cu - which compressed rows a query sees: scores of all visible ones, then the exact choice
  * of the best by radix selection, of equal ones the lower. Scores of as many rows of the step are
  * kept at a time as fit a fixed memory. */
-#include "pack_impl.h"
+#include "pick_impl.h"
 
 extern "C" {
 #include "cuda_ops_impl.h"
 }
-
-#include <math.h>
 
 #define THREADS 128
 #define WARPS (THREADS / WARP)
@@ -15,22 +13,6 @@ extern "C" {
 #define ROWS 64            /* of the cache, for a block */
 #define SCORE_BYTES ((size_t)64 << 20)
 #define SHARED_BYTES 49152 /* what every GPU gives without being asked */
-
-struct picking {
-    struct cu_mat q, weight;
-    int n_head, dim, top_k, l, row0;
-    float scale;
-    float *score; /* [rows at a time][pitch] */
-    size_t pitch;
-    int32_t *picked;
-    size_t picked_pitch;
-    struct cu_step step;
-};
-
-__device__ __forceinline__ int n_visible(const struct picking *p, const struct cu_row *r)
-{
-    return (r->pos + 1) / kv_of(&p->step, r->seq, p->l)->ratio;
-}
 
 /* ---- scores -------------------------------------------------------------------------------- */
 
@@ -85,9 +67,9 @@ __global__ void __launch_bounds__(THREADS) score_kernel(struct picking p)
         __syncwarp();
         score_rows(&p, q, heads, mine, p.weight.x + (size_t)i * p.weight.pitch, sum);
         for (int j = 0; j < AT_ONCE; j++) {
-            float all = warp_sum(sum[j]); /* a row must be taken, whatever the scores */
+            float all = warp_sum(sum[j]);
             if (LANE == 0 && b + j < n)
-                p.score[blockIdx.y * p.pitch + b + j] = isnan(all) ? -INFINITY : all;
+                p.score[blockIdx.y * p.pitch + b + j] = known(all);
         }
         __syncwarp();
     }
@@ -109,6 +91,26 @@ __device__ __forceinline__ uint32_t key_of(float x)
     return u & 0x80000000 ? ~u : u | 0x80000000;
 }
 
+/* By a warp, a lane for 8 digits, the largest first: where the counts reach what is left. */
+__device__ __forceinline__ void find_digit(struct selection *s, int shift)
+{
+    int last = 255 - 8 * LANE, own = 0, left = s->left;
+    for (int i = 0; i < 8; i++)
+        own += s->histogram[last - i];
+    int before = own;
+    for (int i = 1; i < WARP; i *= 2) {
+        int lower = __shfl_up_sync(ALL_LANES, before, i);
+        before += LANE >= i ? lower : 0;
+    }
+    before -= own;
+    if (before >= left || before + own < left)
+        return;
+    for (left -= before; s->histogram[last] < left; last--)
+        left -= s->histogram[last];
+    s->left = left;
+    s->prefix |= (uint32_t)last << shift;
+}
+
 /* One more digit of the last key taken: bits shift .. shift + 7. */
 __device__ __forceinline__ void narrow(struct selection *s, const float *score, int n, int shift)
 {
@@ -120,12 +122,8 @@ __device__ __forceinline__ void narrow(struct selection *s, const float *score, 
         if ((key_of(score[b]) & mask) == prefix)
             atomicAdd(&s->histogram[key_of(score[b]) >> shift & 255], 1);
     __syncthreads();
-    if (threadIdx.x == 0) {
-        int digit = 255;
-        for (; s->histogram[digit] < s->left; digit--)
-            s->left -= s->histogram[digit];
-        s->prefix = prefix | (uint32_t)digit << shift;
-    }
+    if (WARP_ID == 0)
+        find_digit(s, shift);
     __syncthreads();
 }
 
@@ -198,6 +196,7 @@ void cuda_pick(struct dev *d, struct tensor *picked, const struct tensor *q,
     int heads = (ix->n_head + WARP - 1) / WARP * WARP;
     int at_once = (int)MAX((size_t)FEW_MAX, SCORE_BYTES / (pitch * sizeof(float)));
     size_t shared = (size_t)(heads + WARPS * AT_ONCE) * (size_t)ix->dim * sizeof(float);
+    bool many = r->n > FEW_MAX && cuda_scores_many(r->kv[r->host[0].seq]->shape, ix);
     CHECK(shared <= SHARED_BYTES);
     at_once = MIN(at_once, r->n);
     float *score = (float *)dev_alloc(d, (size_t)at_once * pitch * sizeof *score);
@@ -207,7 +206,10 @@ void cuda_pick(struct dev *d, struct tensor *picked, const struct tensor *q,
         struct picking p = { mat_of(q), mat_of(weight), ix->n_head, ix->dim, ix->top_k, l, i,
                              ix->scale, score, pitch, (int32_t *)picked->data,
                              picked->pitch / sizeof(int32_t), *s };
-        LAUNCH(d, score_kernel, dim3(blocks_for(pitch, ROWS), n), THREADS, shared, p);
+        if (many)
+            cuda_score_many(d, &p, (int)n);
+        else
+            LAUNCH(d, score_kernel, dim3(blocks_for(pitch, ROWS), n), THREADS, shared, p);
         LAUNCH(d, select_kernel, dim3(n), THREADS, 0, p);
     }
     arena_rewind(&d->scratch, mark);

@@ -470,7 +470,7 @@ static void pick_case(int n, bool packed, bool whole, bool infinite)
     p.weight = random_tensor(p.ix.n_head, n, FILL_RANDOM);
     for (int i = 0; i < n && whole; i++) {
         for (int k = 0; k < p.x.cols; k++)
-            tensor_f32(&p.x, i)[k] = (float)(roll(3) - 1);
+            tensor_f32(&p.x, i)[k] = (float)((roll(3) - 1) * (i % 2 ? 1 + roll(1000) : 1));
         for (int h = 0; h < p.ix.n_head; h++)
             tensor_f32(&p.weight, i)[h] = (float)(roll(5) - 2);
     }

@@ -77,7 +77,7 @@ static int measure_all(struct kernels *m, struct err *e)
     static const struct opt_ints usual = { { 1, 2, 4, 8, 32, 128, 512 }, 7 };
     const struct opt_ints *rows = m->o->rows.n ? &m->o->rows : &usual;
     int n_thread = m->o->model.threads ? m->o->model.threads : cpu_count();
-    TRY(measure_reading(&m->read_bytes_s, n_thread, e));
+    TRY(measure_memory(&m->read_bytes_s, m->engine, n_thread, e));
     measure_peak(&m->float_flops, &m->int_flops, m->engine);
     if (!m->o->json) {
         bench_head_print(dstar_engine_info(m->engine), n_thread);

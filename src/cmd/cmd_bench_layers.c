@@ -160,7 +160,7 @@ static int bench_layers(struct layers *m, dstar_engine *engine)
     struct err e = { 0 };
     struct layer_counts count = measure_layer_counts(engine);
     choose_whole(m, &count);
-    if (measure_reading(&m->read_bytes_s, n_thread, &e) < 0) {
+    if (measure_memory(&m->read_bytes_s, engine, n_thread, &e) < 0) {
         term_error("%s", e.text);
         return EXIT_ERROR;
     }

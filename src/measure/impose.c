@@ -1,7 +1,8 @@
 /* impose.c - routes from a file in place of the router's choice.
  *
- * A random model uses its experts evenly; text does not. The hook that shows routes runs before
- * the experts do, so it may put others there. Weights stay: they decide no time. */
+ * A random model uses its experts evenly; text does not. All of the file's routes are put where
+ * the device can read them: a step needs the host no more than with routes of its own. Weights
+ * stay: they decide no time. */
 #include "measure.h"
 
 #include <stdlib.h>
@@ -11,23 +12,9 @@
 struct imposed {
     struct engine *engine;
     struct routes routes;
-    int n_hash; /* first layers, that are routed by the token */
+    struct dev_routes there;
+    void *copy; /* in the device's memory; NULL: it reads the host's */
 };
-
-static void impose(void *user, int layer, const struct route *route, const struct rows *r)
-{
-    const struct imposed *m = user;
-    const struct routes *t = &m->routes;
-    if (layer < m->n_hash || layer >= t->n_layer) /* the draft block */
-        return;
-    for (int i = 0; i < r->n; i++) {
-        size_t tok = (size_t)(r->host[i].pos % t->n_tok);
-        const uint16_t *from = t->id + (tok * (size_t)t->n_layer + (size_t)layer) *
-                                           (size_t)t->n_used;
-        for (int j = 0; j < t->n_used; j++)
-            tensor_i32(&route->id, i)[j] = from[j];
-    }
-}
 
 static int check(const struct imposed *m, const char *path, struct err *e)
 {
@@ -40,31 +27,44 @@ static int check(const struct imposed *m, const char *path, struct err *e)
     return 0;
 }
 
+/* To where the device reads them. */
+static int show(struct imposed *m, struct err *e)
+{
+    struct dev *d = m->engine->dev;
+    const struct routes *t = &m->routes;
+    size_t n = (size_t)t->n_tok * (size_t)t->n_layer * (size_t)t->n_used * sizeof *t->id;
+    m->there = (struct dev_routes){ t->id, t->n_tok, t->n_layer, t->n_used,
+                                    model_n_hash(m->engine->model) };
+    if (!dev_is_apart(d))
+        return 0;
+    TRY(dev_memory_take(d, &m->copy, n, e));
+    m->there.id = m->copy;
+    dev_begin(d);
+    dev_copy(d, m->copy, t->id, n);
+    return dev_wait(d, e);
+}
+
 int impose_begin(struct imposed **out, dstar_engine *engine, const char *path, struct err *e)
 {
     struct engine *en = engine_of(engine);
     *out = NULL;
     if (!en->model || !en->scratch)
         return err_set(e, ERR_ARGUMENT, "%s: only a part of the model is open", en->path);
-    if (strcmp(en->dev->name, "cpu") != 0 && strcmp(en->dev->name, "ref") != 0)
-        return err_set(e, ERR_UNSUPPORTED, "device %s: its routes cannot be set, expected cpu or "
-                       "ref", en->dev->name);
-    CHECK(!en->dev->on_route);
+    CHECK(!en->dev->routes);
     struct imposed *m = calloc(1, sizeof *m);
     if (!m)
         return err_set(e, ERR_NO_MEMORY, "out of memory for routes");
     m->engine = en;
-    m->n_hash = model_n_hash(en->model);
     int code = routes_read(&m->routes, path, model_info(en->model)->n_expert, e);
     if (code == 0)
         code = check(m, path, e);
+    if (code == 0)
+        code = show(m, e);
     if (code < 0) {
-        routes_release(&m->routes);
-        free(m);
+        impose_end(m);
         return code;
     }
-    en->dev->on_route_user = m;
-    en->dev->on_route = impose;
+    en->dev->routes = &m->there;
     *out = m;
     return 0;
 }
@@ -73,8 +73,9 @@ void impose_end(struct imposed *m)
 {
     if (!m)
         return;
-    m->engine->dev->on_route = NULL;
-    m->engine->dev->on_route_user = NULL;
+    m->engine->dev->routes = NULL;
+    if (m->copy)
+        dev_memory_give_back(m->engine->dev, m->copy);
     routes_release(&m->routes);
     free(m);
 }

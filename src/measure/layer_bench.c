@@ -1,9 +1,10 @@
 /* layer_bench.c - what a layer costs, op by op, and what its products cost alone.
  *
  * The device calls a hook after every op; the time since the last call is the op's. A device that
- * only queues ops is waited for, and waiting is part of the time. A step is run
- * and taken back again and again. Then only the products run, in the order of the layers, so that
- * their weights come from memory as before: the difference is what surrounds them. */
+ * is apart has only queued it then: there the time is between marks in its queue, and now and then
+ * the queue is held up, so that the host is ahead and its time is not measured. A step is run and
+ * taken back again and again. Then only the products run, in the order of the layers, so that their
+ * weights come from memory as before: the difference is what surrounds them. */
 #include "measure.h"
 
 #include <stdlib.h>
@@ -22,6 +23,11 @@ struct seen {
     double s[LAYER_MOST_OP][LAYER_MOST_REPEAT], alone_s[LAYER_MOST_OP][LAYER_MOST_REPEAT];
 };
 
+/* An op in a step: the times it began and ended. */
+struct span {
+    int layer, op, from, to;
+};
+
 struct meter {
     struct engine *engine;
     struct session *session;
@@ -30,12 +36,16 @@ struct meter {
     int32_t *route;         /* [n_layer][n_tok][n_used] */
     double *round_s;        /* [n_layer + 1] of this repetition */
     struct row *row;
-    double last_s;
+    struct span *span;      /* of this step */
+    double *time;           /* of a host's device; of one that is apart: marks */
+    int n_span, n_time;
     int round;              /* -1: before the first that counts */
-    bool processor_time;
-    dev_route_fn *chain;    /* who saw routes before */
-    void *chain_user;
+    bool apart, processor_time;
 };
+
+/* A device that is apart idles for so long before so many ops. */
+#define STALL_OPS 16
+#define STALL_S 4e-4
 
 /* With one thread, neighbours on the machine disturb processor time least. */
 static double now_s(const struct meter *m)
@@ -48,26 +58,63 @@ static int layer_at(const struct meter *m, int layer)
     return layer < 0 ? m->engine->model->s.n_layer : layer;
 }
 
+/* Number of a time: now, or when the device will have done all that is queued. */
+static int note_time(struct meter *m)
+{
+    if (m->apart)
+        dev_mark(m->engine->dev, m->n_time);
+    else
+        m->time[m->n_time] = now_s(m);
+    return m->n_time++;
+}
+
+static double between(const struct meter *m, int from, int to)
+{
+    return m->apart ? dev_between(m->engine->dev, from, to) : m->time[to] - m->time[from];
+}
+
+/* The next op's beginning. */
+static int begin_op(struct meter *m, int end)
+{
+    if (m->apart && m->n_span % STALL_OPS != 0)
+        return end;
+    if (m->apart)
+        dev_stall(m->engine->dev, STALL_S);
+    return note_time(m);
+}
+
 static void note_op(void *user, int layer, const struct op_call *call)
 {
     struct meter *m = user;
-    struct err e = { 0 };
-    dev_wait(m->engine->dev, &e); /* what failed, the step will say */
-    double now = now_s(m), spent = now - m->last_s;
+    struct span *span = &m->span[m->n_span++];
     struct seen *s = &m->seen[layer_at(m, layer)];
     CHECK(s->n_op < LAYER_MOST_OP);
     s->call[s->n_op] = *call;
-    if (m->round >= 0)
-        s->s[s->n_op][m->round] = spent;
-    m->round_s[layer_at(m, layer)] += spent;
-    s->n_op++;
-    m->last_s = now_s(m);
+    span->layer = layer_at(m, layer);
+    span->op = s->n_op++;
+    span->to = note_time(m);
+    span[1].from = begin_op(m, span->to);
 }
 
-static void note_route(struct meter *m, int layer, const struct tensor *id)
+/* After the step. */
+static void take_times(struct meter *m)
 {
-    size_t n = (size_t)id->rows * (size_t)id->cols;
-    memcpy(m->route + (size_t)layer * n, id->data, n * sizeof *m->route);
+    for (int i = 0; i < m->n_span; i++) {
+        const struct span *p = &m->span[i];
+        double spent = between(m, p->from, p->to);
+        if (m->round >= 0)
+            m->seen[p->layer].s[p->op][m->round] = spent;
+        m->round_s[p->layer] += spent;
+    }
+}
+
+static void note_route(void *user, int layer, const struct route *route, const struct rows *r)
+{
+    struct meter *m = user;
+    size_t n = (size_t)route->id.rows * (size_t)route->id.cols;
+    (void)r;
+    if (layer < m->engine->model->s.n_layer)
+        memcpy(m->route + (size_t)layer * n, route->id.data, n * sizeof *m->route);
 }
 
 /* ---- the whole step ------------------------------------------------------------------------ */
@@ -85,9 +132,12 @@ static int run_step(struct meter *m, struct err *e)
     }
     TRY(kv_reserve(kv, r.n, e));
     dev_begin(en->dev);
-    m->last_s = now_s(m);
+    m->n_span = m->n_time = 0;
+    m->span[0].from = begin_op(m, 0);
     model_forward(en->model, &r, NULL, &out);
     int code = dev_wait(en->dev, e);
+    if (code == 0)
+        take_times(m);
     kv_abort(kv);
     return code;
 }
@@ -98,40 +148,24 @@ static struct tensor random_input(struct dev *d, int cols, int rows)
 {
     struct tensor x = dev_tensor(d, DT_F32, cols, rows);
     struct quant_random q = { .type = DT_F32, .key = 1, .shift = -7 };
-    size_t bytes = (size_t)cols * sizeof(float);
-    void *row = malloc(bytes);
-    if (!row)
-        dev_fail(d, ERR_NO_MEMORY, "out of memory for inputs");
-    for (int i = 0; i < rows && x.data && row; i++) {
-        quant_random(&q, (uint64_t)i * (uint64_t)cols, (size_t)cols, row);
-        dev_copy(d, tensor_row(&x, i), row, bytes);
-    }
-    free(row);
+    if (x.data)
+        dev_random(d, &q, (size_t)rows * (size_t)cols, x.data);
     return x;
 }
 
-/* The layer's routes, all of one weight. */
-static struct route same_route(struct meter *m, int layer)
+/* The step's routes, any weights. */
+static struct route known_route(struct meter *m, int layer, int n_used)
 {
     struct dev *d = m->engine->dev;
-    int n = m->b->n_tok, n_used = m->engine->model->layer[layer].route.n_used;
-    struct route route = { dev_tensor(d, DT_I32, n_used, n), dev_tensor(d, DT_F32, n_used, n) };
-    const int32_t *id = m->route + (size_t)layer * (size_t)(n * n_used);
-    for (int i = 0; i < n * n_used && route.weight.data; i++) {
-        int row = i / n_used, at = i % n_used;
-        dev_copy(d, tensor_f32(&route.weight, row) + at, &(float){ .25f }, sizeof(float));
-        dev_copy(d, tensor_i32(&route.id, row) + at, id + i, sizeof *id);
+    size_t n = (size_t)m->b->n_tok * (size_t)n_used;
+    struct quant_random q = { .type = DT_F32, .key = 2, .around_one = true };
+    struct route route = { dev_tensor(d, DT_I32, n_used, m->b->n_tok),
+                           dev_tensor(d, DT_F32, n_used, m->b->n_tok) };
+    if (route.weight.data) {
+        dev_random(d, &q, n, route.weight.data);
+        dev_copy(d, route.id.data, m->route + (size_t)layer * n, n * sizeof *m->route);
     }
     return route;
-}
-
-static void run_experts(struct meter *m, int layer, const struct route *route,
-                        const struct tensor *x)
-{
-    struct dev *d = m->engine->dev;
-    const struct dsv4_layer *w = &m->engine->model->layer[layer];
-    struct tensor part = dev_tensor(d, DT_F32, x->cols, x->rows * w->route.n_used);
-    op_experts(d, &part, &w->experts, route, x, w->clamp);
 }
 
 static void run_product(struct dev *d, const struct op_call *c, const struct tensor *x)
@@ -151,45 +185,58 @@ static bool is_product(const struct op_call *c)
     return strncmp(c->name, "matmul", 6) == 0 || strcmp(c->name, "experts") == 0;
 }
 
-static void run_alone(struct meter *m, int layer, int i)
+static void run_matrix(struct meter *m, int layer, const struct op_call *c)
 {
     struct dev *d = m->engine->dev;
-    struct op_call c = m->seen[layer].call[i];
-    bool experts = !c.w;
-    int cols = experts ? m->engine->model->s.n_embd : c.w->cols * c.n_group;
     int rows = layer == m->engine->model->s.n_layer ? 1 : m->b->n_tok;
-    dev_begin(d);
-    struct tensor x = random_input(d, cols, rows);
-    struct route route = { 0 };
-    struct err e = { 0 };
-    if (experts)
-        route = same_route(m, layer);
-    double start = now_s(m);
-    if (experts)
-        run_experts(m, layer, &route, &x);
-    else
-        run_product(d, &c, &x);
-    dev_wait(d, &e); /* a device that failed does so again */
-    double spent = now_s(m) - start;
-    if (m->round >= 0)
-        m->seen[layer].alone_s[i][m->round] = spent;
+    struct tensor x = random_input(d, c->w->cols * c->n_group, rows);
+    begin_op(m, 0);
+    run_product(d, c, &x);
 }
 
-static void run_layer_products(struct meter *m, int layer)
+static void run_experts(struct meter *m, int layer)
+{
+    struct dev *d = m->engine->dev;
+    const struct dsv4_layer *w = &m->engine->model->layer[layer];
+    int n_embd = m->engine->model->s.n_embd;
+    struct tensor x = random_input(d, n_embd, m->b->n_tok);
+    struct tensor part = dev_tensor(d, DT_F32, n_embd, m->b->n_tok * w->route.n_used);
+    struct route route = known_route(m, layer, w->route.n_used);
+    begin_op(m, 0);
+    op_experts(d, &part, &w->experts, &route, &x, w->clamp);
+}
+
+static int run_alone(struct meter *m, int layer, int i, struct err *e)
+{
+    struct op_call c = m->seen[layer].call[i];
+    m->n_span = m->n_time = 0;
+    dev_begin(m->engine->dev);
+    if (c.w)
+        run_matrix(m, layer, &c);
+    else
+        run_experts(m, layer);
+    int end = note_time(m);
+    TRY(dev_wait(m->engine->dev, e));
+    if (m->round >= 0)
+        m->seen[layer].alone_s[i][m->round] = between(m, 0, end);
+    return 0;
+}
+
+static int run_layer_products(struct meter *m, int layer, struct err *e)
 {
     for (int i = 0; i < m->seen[layer].n_op; i++)
         if (is_product(&m->seen[layer].call[i]))
-            run_alone(m, layer, i);
+            TRY(run_alone(m, layer, i, e));
+    return 0;
 }
 
 static int run_products(struct meter *m, struct err *e)
 {
-    struct dev *d = m->engine->dev;
-    d->on_op = NULL;
+    m->engine->dev->on_op = NULL;
     for (m->round = -1; m->round < m->b->repeat; m->round++)
         for (int l = 0; l <= m->engine->model->s.n_layer; l++)
-            run_layer_products(m, l);
-    return dev_wait(d, e);
+            TRY(run_layer_products(m, l, e));
+    return 0;
 }
 
 /* ---- sums ---------------------------------------------------------------------------------- */
@@ -310,20 +357,12 @@ static void divide(struct layer_times *t)
 
 /* ---- everything ---------------------------------------------------------------------------- */
 
-static void keep_route(void *user, int layer, const struct route *route, const struct rows *r)
-{
-    struct meter *m = user;
-    if (m->chain) /* what imposes routes comes first */
-        m->chain(m->chain_user, layer, route, r);
-    if (layer >= 0 && layer < m->engine->model->s.n_layer)
-        note_route(m, layer, &route->id);
-}
-
 static int run_all(struct meter *m, struct err *e)
 {
     int n_layer = m->engine->model->s.n_layer;
     struct layer_bench *b = m->b;
     for (m->round = -1; m->round < b->repeat; m->round++) {
+        m->engine->dev->on_route = m->round < 0 ? note_route : NULL; /* which may wait */
         TRY(run_step(m, e));
         for (int l = 0; l <= n_layer && m->round >= 0; l++)
             b->kind[kind_of(m->engine, l)].s[m->round] += m->round_s[l];
@@ -354,7 +393,9 @@ static int take_memory(struct meter *m, struct err *e)
     m->round_s = calloc(n, sizeof *m->round_s);
     m->route = calloc(n * n_tok * (size_t)s->n_used, sizeof *m->route);
     m->row = calloc(n_tok, sizeof *m->row);
-    if (!m->seen || !m->round_s || !m->route || !m->row)
+    m->span = calloc(n * LAYER_MOST_OP + 1, sizeof *m->span);
+    m->time = calloc(2 * n * LAYER_MOST_OP + 1, sizeof *m->time);
+    if (!m->seen || !m->round_s || !m->route || !m->row || !m->span || !m->time)
         return err_set(e, ERR_NO_MEMORY, "out of memory for measuring %d rows", m->b->n_tok);
     return 0;
 }
@@ -364,10 +405,9 @@ int measure_layers(struct layer_bench *b, dstar_session *session, struct err *e)
     struct session *s = session_of(session);
     struct dev *d = s->engine->dev;
     struct meter m = { .engine = s->engine, .session = s, .b = b };
+    m.apart = dev_is_apart(d);
     m.processor_time = dev_n_thread(d) == 1;
-    m.chain = d->on_route;
-    m.chain_user = d->on_route_user;
-    CHECK(b->repeat >= 1 && b->repeat <= LAYER_MOST_REPEAT && !d->on_op);
+    CHECK(b->repeat >= 1 && b->repeat <= LAYER_MOST_REPEAT && !d->on_op && !d->on_route);
     if (b->n_tok < 1 || b->n_tok > s->engine->budget.max_rows || b->at < 0)
         return err_set(e, ERR_LIMIT, "%d rows at %d: expected 1 to %d rows", b->n_tok, b->at,
                        s->engine->budget.max_rows);
@@ -382,17 +422,18 @@ int measure_layers(struct layer_bench *b, dstar_session *session, struct err *e)
         plan_rows(&m);
         d->on_op = note_op;
         d->on_op_user = &m;
-        d->on_route = keep_route;
         d->on_route_user = &m;
         code = run_all(&m, e);
         d->on_op = NULL;
         d->on_op_user = NULL;
-        d->on_route = m.chain;
-        d->on_route_user = m.chain_user;
+        d->on_route = NULL;
+        d->on_route_user = NULL;
     }
     free(m.seen);
     free(m.round_s);
     free(m.route);
     free(m.row);
+    free(m.span);
+    free(m.time);
     return code;
 }

@@ -19,8 +19,8 @@
 struct trace;
 
 /* From here on the routes of every token computed in a layer of the network (not of the draft
- * block) are kept, in the order in which tokens are computed. ERR_UNSUPPORTED: the device does not
- * show its routes. A step that fails spoils the recording. */
+ * block) are kept, in the order in which tokens are computed. A step that fails spoils the
+ * recording. */
 int trace_begin(struct trace **t, dstar_engine *engine, struct err *e);
 void trace_end(struct trace *t); /* NULL is fine */
 
@@ -39,9 +39,9 @@ int trace_write(const struct trace *t, const char *path, bool steps, struct err 
 
 /* From here on the token at position p uses, in every layer of the network, the experts of token
  * p mod (tokens of the file) in a file of routes, with the weights that the router gave its own;
- * not in layers that are routed by the token alone, which are read ahead. For
- * measuring: what comes out is noise. Not together with a trace. ERR_MISMATCH, ERR_FORMAT: the
- * file's routes are not those of such a model. */
+ * not in layers that are routed by the token alone, which are read ahead. For measuring: what comes
+ * out is noise. Before the engine's first step. ERR_MISMATCH, ERR_FORMAT: the file's routes are not
+ * those of such a model. */
 struct imposed;
 int impose_begin(struct imposed **m, dstar_engine *engine, const char *path, struct err *e);
 void impose_end(struct imposed *m); /* NULL is fine */
@@ -117,5 +117,9 @@ void measure_peak(double *float_flops, double *int_flops, dstar_engine *engine);
 
 /* Bytes per second that all of n threads together read from memory: the most of some rounds. */
 int measure_reading(double *bytes_per_s, int n_thread, struct err *e);
+
+/* The same for the memory that the engine's weights are in. A device that is apart copies from
+ * place to place there: bytes read and bytes written. */
+int measure_memory(double *bytes_per_s, dstar_engine *engine, int n_thread, struct err *e);
 
 #endif

@@ -1,4 +1,4 @@
-/* reading.c - how fast memory can be read, for judging everything else by.
+/* reading.c - how fast memory can be read or copied, for judging everything else by.
  *
  * All threads sum words of a region larger than any cache, fetching ahead; the best of some rounds
  * counts, since neighbours only make it slower. One thread is timed by the processor's time, which
@@ -6,12 +6,14 @@
 #include "measure.h"
 
 #include "clock.h"
+#include "engine.h"
 #include "pages.h"
 #include "thread.h"
 
 enum { N_PART = 256 };
 #define READ_BYTES ((size_t)512 << 20)
 #define ROUNDS 8
+#define COPY_BYTES ((size_t)4 << 30) /* of a device that is apart, or a quarter of what is left */
 
 struct reading {
     const uint64_t *mem;
@@ -55,4 +57,41 @@ int measure_reading(double *bytes_per_s, int n_thread, struct err *e)
     }
     pool_free(pool);
     return code;
+}
+
+/* ---- of a device that is apart --------------------------------------------------------------- */
+
+static int time_copies(double *bytes_per_s, struct dev *d, void *to, const void *from, size_t n,
+                       struct err *e)
+{
+    for (int i = 0; i < ROUNDS; i++) {
+        dev_begin(d);
+        dev_mark(d, 0);
+        dev_copy(d, to, from, n);
+        dev_mark(d, 1);
+        TRY(dev_wait(d, e));
+        *bytes_per_s = MAX(*bytes_per_s, 2 * (double)n / dev_between(d, 0, 1));
+    }
+    return 0;
+}
+
+static int measure_copying(double *bytes_per_s, struct dev *d, struct err *e)
+{
+    size_t n = MIN(COPY_BYTES, dev_memory_left(d) / 4) / 256 * 256;
+    void *from, *to = NULL;
+    *bytes_per_s = 0;
+    TRY(dev_memory_take(d, &from, n, e));
+    int code = dev_memory_take(d, &to, n, e);
+    if (code == 0)
+        code = time_copies(bytes_per_s, d, to, from, n, e);
+    dev_memory_give_back(d, to);
+    dev_memory_give_back(d, from);
+    return code;
+}
+
+int measure_memory(double *bytes_per_s, dstar_engine *engine, int n_thread, struct err *e)
+{
+    struct dev *d = engine_of(engine)->dev;
+    return dev_is_apart(d) ? measure_copying(bytes_per_s, d, e)
+                           : measure_reading(bytes_per_s, n_thread, e);
 }

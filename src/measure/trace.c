@@ -87,9 +87,6 @@ int trace_begin(struct trace **out, dstar_engine *engine, struct err *e)
     *out = NULL;
     if (!en->model || !en->scratch)
         return err_set(e, ERR_ARGUMENT, "%s: only a part of the model is open", en->path);
-    if (strcmp(en->dev->name, "cpu") != 0 && strcmp(en->dev->name, "ref") != 0)
-        return err_set(e, ERR_UNSUPPORTED, "device %s: its routes cannot be seen, expected cpu "
-                       "or ref", en->dev->name);
     CHECK(!en->dev->on_route);
     struct trace *t = calloc(1, sizeof *t);
     const struct model_info *info = model_info(en->model);

@@ -102,6 +102,23 @@ void dev_move(struct dev *d, const struct dev_piece *p, int n)
     d->ops->move(d, p, n);
 }
 
+void dev_mark(struct dev *d, int i)
+{
+    CHECK(dev_is_apart(d) && i >= 0 && i < DEV_MARKS);
+    d->ops->mark(d, i);
+}
+
+double dev_between(struct dev *d, int from, int to)
+{
+    return d->ops->between(d, from, to);
+}
+
+void dev_stall(struct dev *d, double s)
+{
+    CHECK(dev_is_apart(d));
+    d->ops->stall(d, s);
+}
+
 void dev_begin(struct dev *d)
 {
     d->err = (struct err){ 0 };

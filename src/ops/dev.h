@@ -47,6 +47,14 @@ struct op_call {
 };
 typedef void dev_op_fn(void *user, int layer, const struct op_call *call);
 
+/* Routes in place of the router's choice, for measuring: the token at position p uses the experts
+ * of token p mod n_tok, with the weights that the router gave its own. */
+struct dev_routes {
+    const uint16_t *id;        /* [n_tok][n_layer][n_used], in memory of the device */
+    int n_tok, n_layer, n_used;
+    int first;                 /* layers before it and beyond n_layer are routed as ever */
+};
+
 struct dev {
     const char *name;       /* "cpu" */
     const struct ops *ops;
@@ -57,6 +65,7 @@ struct dev {
     void *on_route_user;
     dev_layer_fn *on_layer; /* called after every layer of the network that computed; or NULL */
     void *on_layer_user;
+    const struct dev_routes *routes; /* NULL: the router's; steady from the first step on */
     const struct dev_watch *watch; /* NULL: nobody looks */
     const atomic_int *stop; /* not 0: the step is to fail soon; NULL: nobody will want that */
     dev_op_fn *on_op;       /* called after every op; NULL: nobody looks */
@@ -89,6 +98,16 @@ static inline void dev_check_stop(struct dev *d)
 /* Whether the device has memory of its own, where weights and all that ops are given must lie. */
 bool dev_is_apart(const struct dev *d);
 
+/* The routes' numbers for row `pos` of the device's layer; NULL: the router's own. */
+static inline const uint16_t *dev_routes_of(const struct dev *d, int pos)
+{
+    const struct dev_routes *s = d->routes;
+    if (!s || d->layer < s->first || d->layer >= s->n_layer)
+        return NULL;
+    return s->id + ((size_t)(pos % s->n_tok) * (size_t)s->n_layer + (size_t)d->layer) *
+                       (size_t)s->n_used;
+}
+
 /* Memory of a device that is apart, and what is left of it. The host cannot touch it. */
 int dev_memory_take(struct dev *d, void **mem, size_t bytes, struct err *e);
 void dev_memory_give_back(struct dev *d, void *mem);
@@ -118,6 +137,16 @@ struct dev_piece {
 /* Copies 1 to DEV_PIECES of them, none over another, queued between steps. What fails here has
  * broken the device, and every later step says so. */
 void dev_move(struct dev *d, const struct dev_piece *p, int n);
+
+/* The time of a device that is apart: mark i, from 0 up, is when all that was queued before it was
+ * done. Seconds between two marks, after dev_wait(). */
+enum { DEV_MARKS = 8192 };
+void dev_mark(struct dev *d, int i);
+double dev_between(struct dev *d, int from, int to);
+
+/* What is queued next begins some `s` seconds later, when more is queued behind it: then marks
+ * show the device's time and not the host's. */
+void dev_stall(struct dev *d, double s);
 
 /* Start a step: forget the last failure, empty the scratch. */
 void dev_begin(struct dev *d);

@@ -289,6 +289,15 @@ void op_attend(struct dev *d, struct tensor *out, const struct tensor *q,
     done(d, "attend", NULL, 1);
 }
 
+static void impose(struct dev *d, const struct route *out, const struct rows *r)
+{
+    for (int i = 0; i < r->n; i++) {
+        const uint16_t *from = dev_routes_of(d, r->host[i].pos);
+        for (int j = 0; from && j < out->id.cols; j++)
+            tensor_i32(&out->id, i)[j] = from[j];
+    }
+}
+
 void op_route(struct dev *d, struct route *out, const struct tensor *logits,
               const struct router *router, const struct rows *r)
 {
@@ -298,6 +307,8 @@ void op_route(struct dev *d, struct route *out, const struct tensor *logits,
     CHECK(out->id.type == DT_I32 && out->id.rows == r->n && out->id.cols == router->n_used);
     check_f32(&out->weight, r->n, router->n_used);
     d->ops->route(d, out, logits, router, r);
+    if (d->routes && !dev_is_apart(d) && !dev_planning(d))
+        impose(d, out, r);
     done(d, "route", NULL, 1);
     if (!d->on_route || muted(d) || dev_planning(d))
         return;

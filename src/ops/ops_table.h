@@ -54,6 +54,9 @@ struct ops {
     /* Memory of the device; copies within it; what is left of it. */
     int (*take)(struct dev *, void **, size_t, struct err *);
     void (*move)(struct dev *, const struct dev_piece *, int);
+    void (*mark)(struct dev *, int);            /* dev_mark(), dev_between(), dev_stall() */
+    double (*between)(struct dev *, int, int);
+    void (*stall)(struct dev *, double);
     void (*give_back)(struct dev *, void *);
     size_t (*left)(const struct dev *);
 };

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <ucontext.h>
 
 #define CUDA_EMULATED
@@ -305,6 +306,7 @@ template <class T> static inline T __ldg(const T *p) { return *p; }
 
 typedef int cudaError_t;
 typedef int cudaStream_t;
+typedef timespec *cudaEvent_t;
 enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDefault };
 struct cudaDeviceProp {
@@ -333,6 +335,23 @@ static inline cudaError_t cudaMemGetInfo(size_t *a, size_t *b)
 static inline cudaError_t cudaStreamCreate(cudaStream_t *s) { *s = 1; return 0; }
 static inline cudaError_t cudaStreamDestroy(cudaStream_t) { return 0; }
 static inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return 0; }
+static inline cudaError_t cudaEventCreate(cudaEvent_t *e)
+{
+    *e = (cudaEvent_t)calloc(1, sizeof **e);
+    return *e ? 0 : cudaErrorMemoryAllocation;
+}
+static inline cudaError_t cudaEventDestroy(cudaEvent_t e) { free(e); return 0; }
+static inline cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t)
+{
+    return clock_gettime(CLOCK_MONOTONIC, e);
+}
+static inline cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t a, cudaEvent_t b)
+{
+    *ms = (float)((double)(b->tv_sec - a->tv_sec) * 1e3 +
+                  (double)(b->tv_nsec - a->tv_nsec) / 1e6);
+    return 0;
+}
+static inline void __nanosleep(unsigned) {}
 static inline cudaError_t cudaGetLastError() { return 0; }
 static inline const char *cudaGetErrorString(cudaError_t) { return "no error"; }
 void *emu_device_take(size_t n);

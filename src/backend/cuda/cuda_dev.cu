@@ -89,6 +89,7 @@ int cuda_open(struct dev **d, int index, const struct backend_options *opt, stru
 void cuda_close(struct dev *d)
 {
     struct cuda *c = cuda_of(d);
+    cuda_marks_free(d);
     cudaFree(c->tables);
     cudaFree(c->stage_dev);
     cudaFreeHost(c->stage);

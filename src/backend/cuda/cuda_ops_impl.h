@@ -45,6 +45,11 @@ void cuda_pick(struct dev *, struct tensor *, const struct tensor *, const struc
 void cuda_attend(struct dev *, struct tensor *, const struct tensor *, const struct tensor *,
                  const struct attention *, const struct rows *, int);
 
+void cuda_mark(struct dev *, int);
+double cuda_between(struct dev *, int, int);
+void cuda_stall(struct dev *, double);
+void cuda_marks_free(struct dev *);
+
 void cuda_random(struct dev *, const struct quant_random *, size_t, void *);
 
 void cuda_route(struct dev *, struct route *, const struct tensor *, const struct router *,

@@ -14,6 +14,9 @@ void cuda_ops_fill(struct ops *ops)
     ops->copy = cuda_copy;
     ops->random = cuda_random;
     ops->look = cuda_look;
+    ops->mark = cuda_mark;
+    ops->between = cuda_between;
+    ops->stall = cuda_stall;
     ops->take = cuda_memory_new;
     ops->move = cuda_move;
     ops->give_back = cuda_memory_free;

@@ -65,9 +65,10 @@ __device__ __forceinline__ void take_best(struct scores *s, int n, int slot)
     __syncthreads();
 }
 
-/* Grid: rows. */
+/* Grid: rows. routes: of the first token for this layer (dev_routes_of()), or none. */
 __global__ void __launch_bounds__(THREADS) route_kernel(struct route out, struct cu_mat logits,
-                                                        struct router router, struct cu_step step)
+                                                        struct router router, struct cu_step step,
+                                                        struct dev_routes routes)
 {
     SHARED(struct scores, s);
     int row = (int)blockIdx.x, n_used = router.n_used, t = (int)threadIdx.x;
@@ -88,7 +89,10 @@ __global__ void __launch_bounds__(THREADS) route_kernel(struct route out, struct
     double sum = 0;
     for (int j = 0; j < n_used; j++)
         sum += s.score[s.id[j]];
-    ((int32_t *)((uint8_t *)out.id.data + row * out.id.pitch))[t] = s.id[t];
+    int id = s.id[t];
+    if (routes.id)
+        id = routes.id[(size_t)(step.row[row].pos % routes.n_tok) * routes.n_layer * n_used + t];
+    ((int32_t *)((uint8_t *)out.id.data + row * out.id.pitch))[t] = id;
     ((float *)((uint8_t *)out.weight.data + row * out.weight.pitch))[t] =
         (float)(s.score[s.id[t]] / sum * (double)router.scale);
 }
@@ -98,9 +102,13 @@ void cuda_route(struct dev *d, struct route *out, const struct tensor *logits,
 {
     CHECK(router->n_expert <= MAX_EXPERT && router->n_used <= MAX_USED);
     const struct cu_step *s = cuda_runs(d) ? cuda_rows(d, r) : NULL;
+    struct dev_routes routes = {};
+    if (d->routes)
+        routes = *d->routes;
+    routes.id = dev_routes_of(d, 0);
     if (s)
         LAUNCH(d, route_kernel, dim3((unsigned)r->n), THREADS, 0, *out, mat_of(logits), *router,
-               *s);
+               *s, routes);
 }
 
 /* ---- sum_experts --------------------------------------------------------------------------- */

@@ -534,7 +534,7 @@ static void attend_case(int n, enum fill fill, bool packed, int ratio)
     build_cache(&p.cache, packed, ratio, 8, 8);
     fill_cache(&p.cache, false);
     two_spans(&p, n, ratio ? BLOCKS * p.cache.shape.block_tok : 5000);
-    p.at = (struct attention){ n_head, .2f, random_floats(n_head, 0), ratio == 4 };
+    p.at = (struct attention){ n_head, .2f, random_floats(n_head, 0), ratio == 4 && roll(3) };
     if (p.at.picked)
         p.picked = random_picks(&p, 37);
     p.x = random_tensor(n_head * p.cache.shape.head_dim, n, fill);

@@ -11,7 +11,7 @@
 #define PITCH (MAX_DIM + 8) /* so that eight rows begin in different banks */
 #define TEAM 4              /* threads that weigh one head's keys */
 #define EACH 8              /* numbers of a key that a thread unpacks together */
-#define AT_ONCE 4           /* keys that a warp fetches together */
+#define KNOWN 256           /* keys whose places are looked up together */
 
 /* Grid's block: TEAM * HEADS threads. To score, a warp takes 16 heads and every second 8 keys; to
  * sum, 32 heads and a quarter of the dimensions. */
@@ -19,6 +19,7 @@ template <int HEADS, int KEYS> struct attend_tile {
     uint16_t q[2][HEADS][PITCH], key[KEYS][PITCH];
     float score[HEADS][KEYS + 4]; /* becomes weights: high parts, then low parts */
     float shrink[HEADS];
+    const uint8_t *row[KNOWN];
 };
 
 /* ---- to shared memory ---------------------------------------------------------------------- */
@@ -110,30 +111,35 @@ __device__ __forceinline__ uint4 widen_packed(const struct packed *x)
              widen_two(x->a.y, 0, x->scale), widen_two(x->a.y, 2, x->scale) };
 }
 
-/* Every warp its share of the keys from j0; up to a multiple of 16 zeros follow. */
+/* Where KNOWN keys from j0 on lie. */
+template <int HEADS, int KEYS>
+__device__ __forceinline__ void find_keys(struct attend_tile<HEADS, KEYS> *t,
+                                          const struct attending *p, const struct cu_view *v,
+                                          int j0)
+{
+    for (int k = (int)threadIdx.x; k < KNOWN; k += HEADS * TEAM)
+        t->row[k] = j0 + k < v->n ? key_row(&p->step.shape, v, j0 + k) : NULL;
+}
+
+/* Every warp its share of the keys from number k0 of those found; up to a multiple of 16 zeros
+ * follow. */
 template <int HEADS, int KEYS>
 __device__ __forceinline__ void load_keys(struct attend_tile<HEADS, KEYS> *t,
-                                          const struct attending *p, const struct cu_view *v,
-                                          int j0, int n_key)
+                                          const struct attending *p, int k0, int n_key)
 {
-    const struct kv_shape *s = &p->step.shape;
-    for (int k0 = WARP_ID * AT_ONCE; k0 < (n_key + 15) / 16 * 16; k0 += N_WARP * AT_ONCE) {
-        int own = k0 + LANE % AT_ONCE;
-        uint64_t at = own < n_key ? (uint64_t)(uintptr_t)key_row(s, v, j0 + own) : 0;
-        const uint8_t *row[AT_ONCE];
+    const int n = KEYS * WARP / (HEADS * TEAM);
+    int own = WARP_ID * n;
+    if (own >= (n_key + 15) / 16 * 16)
+        return;
+    for (int e = LANE * EACH; e < p->dim; e += WARP * EACH) {
+        struct packed x[n];
 #pragma unroll
-        for (int k = 0; k < AT_ONCE; k++)
-            row[k] = (const uint8_t *)(uintptr_t)__shfl_sync(ALL_LANES, at, k);
-        for (int e = LANE * EACH; e < p->dim; e += WARP * EACH) {
-            struct packed x[AT_ONCE];
+        for (int k = 0; k < n; k++)
+            x[k] = fetch(&p->step.shape, t->row[k0 + own + k], e);
 #pragma unroll
-            for (int k = 0; k < AT_ONCE; k++)
-                x[k] = fetch(s, row[k], e);
-#pragma unroll
-            for (int k = 0; k < AT_ONCE; k++) {
-                uint16_t *to = t->key[k0 + k] + e;
-                *(uint4 *)(void *)to = widen_packed(&x[k]);
-            }
+        for (int k = 0; k < n; k++) {
+            uint16_t *to = t->key[own + k] + e;
+            *(uint4 *)(void *)to = widen_packed(&x[k]);
         }
     }
 }
@@ -284,7 +290,11 @@ __global__ void __launch_bounds__(HEADS *TEAM) attend_kernel(struct attending p)
     load_query(t, &p, row, head0);
     for (int j = 0; j < v.n; j += KEYS) {
         int n_key = v.n - j < KEYS ? v.n - j : KEYS;
-        load_keys(t, &p, &v, j, n_key);
+        if (j % KNOWN == 0) {
+            find_keys(t, &p, &v, j);
+            __syncthreads();
+        }
+        load_keys(t, &p, j % KNOWN, n_key);
         __syncthreads();
         if (n_key > KEYS / 2)
             score_keys<KEYS / 16>(t, p.dim);

@@ -50,6 +50,10 @@ enum emu_state { EMU_READY, EMU_WARP, EMU_BLOCK, EMU_DONE };
 
 typedef void *emu_place[5]; /* where to go on: the compiler's own light setjmp */
 
+#define EMU_COPIES 64
+
+struct emu_copy { void *to; const void *from; int bytes; };
+
 struct emu_fiber {
     emu_place at;
     ucontext_t start;
@@ -58,6 +62,8 @@ struct emu_fiber {
     int id;
     size_t shared_used;
     unsigned n_exchange;
+    int n_copy; /* under way */
+    emu_copy copy[EMU_COPIES];
     char *stack;
 };
 
@@ -207,14 +213,15 @@ static inline int __dp4a(int a, int b, int c)
     return c + (int8_t)(a >> 16) * (int8_t)(b >> 16) + (a >> 24) * (b >> 24);
 }
 
-/* d += a b, 16 x 32 times 32 x 8, signed bytes, as the fragments of mma.m16n8k32 lie in lanes: of
- * every row or column four lanes hold four bytes each, and four each 16 bytes further on. */
-static inline void emu_mma_s8(int d[4], const int a[4], const int b[2])
+/* d := a b + c, 16 x 32 times 32 x 8, signed bytes, as the fragments of mma.m16n8k32 lie in lanes:
+ * of every row or column four lanes hold four bytes each, and four each 16 bytes further on. */
+static inline void emu_mma_s8(int d[4], const uint32_t a[4], const uint32_t b[2], int c)
 {
-    int mine[6] = { a[0], a[1], a[2], a[3], b[0], b[1] }, lane = emu.now->id % 32;
-    int (*all)[8] = emu_exchange(mine, 6);
+    int mine[6] = { (int)a[0], (int)a[1], (int)a[2], (int)a[3], (int)b[0], (int)b[1] };
+    int (*all)[8] = emu_exchange(mine, 6), lane = emu.now->id % 32;
     for (int i = 0; i < 4; i++) {
         int row = lane / 4 + i / 2 * 8, col = lane % 4 * 2 + i % 2;
+        d[i] = c;
         for (int k = 0; k < 8; k++)
             d[i] = __dp4a(all[row % 8 * 4 + k % 4][row / 8 + k / 4 * 2],
                           all[col * 4 + k % 4][4 + k / 4], d[i]);
@@ -229,7 +236,7 @@ static inline float emu_bf16(uint32_t code)
     return x;
 }
 
-/* The same of 16 x 16 times 16 x 8 in bfloat16, two in a register: see mma_impl.h. Sums of 16 are
+/* d += a b, 16 x 16 times 16 x 8 in bfloat16, two in a register: see mma_impl.h. Sums of 16 are
  * cut off, not rounded, as on the card. */
 static inline void emu_mma_bf16(float d[4], const uint32_t a[4], const uint32_t b[2])
 {
@@ -269,6 +276,29 @@ static inline void emu_load_8x8(uint32_t *r, const void *row, int n, bool transp
         r[i] = x[0] | (uint32_t)x[1] << 16;
     }
     __syncwarp(); /* what was read may now be written over */
+}
+
+/* cp.async: nobody knows when it arrives. In one of the orders of threads it does at once, in the
+ * others at the last moment. */
+static inline void emu_copy_async(void *to, const void *from, int bytes, bool there)
+{
+    static const uint8_t zeros[16] = { 0 };
+    emu_fiber *f = emu.now;
+    if (((uintptr_t)from | ((uintptr_t)to - (uintptr_t)emu.dynamic)) % (size_t)bytes)
+        emu_fail("a copy is not aligned");
+    if (f->n_copy == EMU_COPIES)
+        emu_fail("too many copies under way");
+    f->copy[f->n_copy++] = { to, there ? from : zeros, bytes };
+    if (emu.order == 1)
+        memcpy(to, there ? from : zeros, (size_t)bytes);
+}
+
+static inline void emu_copy_wait()
+{
+    emu_fiber *f = emu.now;
+    for (int i = 0; i < f->n_copy && emu.order != 1; i++)
+        memcpy(f->copy[i].to, f->copy[i].from, (size_t)f->copy[i].bytes);
+    f->n_copy = 0;
 }
 
 static inline unsigned __funnelshift_r(unsigned lo, unsigned hi, unsigned by)

@@ -162,16 +162,35 @@ static void test_product(const char *what, bool exact, int n_group)
             }
 }
 
+/* More rows on both sides than a tile has, and rows of weights at even addresses. */
+static void test_many_rows(enum dtype type, bool exact)
+{
+    struct product_in p = { .w = random_weights(type, 768, 150), .exact = exact };
+    size_t pitch = (dtype_bytes(type, 768) + 15) / 16 * 16;
+    uint8_t *even = take(pitch * 150);
+    for (int r = 0; r < 150; r++)
+        memcpy(even + pitch * (size_t)r, tensor_row(&p.w, r), dtype_bytes(type, 768));
+    p.w.data = even;
+    p.w.pitch = pitch;
+    p.x = random_tensor(768, 133, FILL_EXTREME);
+    struct op_case c = product_case(&p, "many rows");
+    check_case(&c);
+}
+
 static void test_matmul(void **state)
 {
     (void)state;
     test_product("matmul", false, 0);
+    for (size_t t = 0; t < COUNT_OF(weight_types); t++)
+        test_many_rows(weight_types[t], false);
 }
 
 static void test_matmul_exact(void **state)
 {
     (void)state;
     test_product("matmul_exact", true, 0);
+    for (size_t t = 0; t < COUNT_OF(weight_types); t++)
+        test_many_rows(weight_types[t], true);
 }
 
 static void test_matmul_grouped(void **state)
@@ -352,6 +371,7 @@ static void test_experts(void **state)
     for (size_t t = 0; t < COUNT_OF(pairs); t++)
         for (size_t n = 0; n < COUNT_OF(row_counts); n++)
             experts_case(pairs[t][0], pairs[t][1], row_counts[n], (enum fill)((t + n) % N_FILL));
+    experts_case(DT_IQ2_XXS, DT_Q2_K, 170, FILL_RANDOM);
 }
 
 #endif

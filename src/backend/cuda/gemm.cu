@@ -1,33 +1,29 @@
-/* gemm.cu - products with many rows of activations: tiles of 64 rows of weights times 64 of
- * activations. Packed weights become bytes once for all rows of a tile and are multiplied by tensor
- * cores (mma.m16n8k32 on signed bytes); sums over 32 elements are exact, steps are applied to them
- * in float32. */
+/* gemm.cu - products with many rows of activations, rounded to eight bits: tiles of 128 rows of
+ * weights times 128 of activations. A turn takes 128 elements further: while tensor cores multiply
+ * signed bytes (m16n8k32), the next turn's activations arrive by themselves and its weights are
+ * unpacked. Sums over 32 elements are exact, steps are applied to them in float32. */
+#include "mma_impl.h"
 #include "product_impl.h"
 #include "widen_impl.h"
 
-#define TILE 64
-#define DEPTH 256 /* elements of a turn */
-#define UNITS (DEPTH / UNIT)
-#define PITCH (DEPTH + 16) /* so that rows begin in different banks */
-#define THREADS 128
-#define COLS (TILE / 8) /* of tensor-core tiles, of a warp */
+#define TILE 128
+#define SLOTS 4 /* units of a turn */
+#define DEPTH (SLOTS * UNIT)
+#define PITCH (DEPTH + 16) /* eight rows are in different banks; minima and sums lie between */
+#define THREADS 256
+#define PAIRS 4 /* of a warp's columns, sixteen each */
 
-/* d += a b, as the instruction wants its parts: see mma_turn(). */
-#ifdef CUDA_EMULATED
-#define MMA_S8(d, a, b) emu_mma_s8(d, a, b)
-#else
-#define MMA_S8(d, a, b)                                                                     \
-    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "                         \
-                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"          \
-                 : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])                           \
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
-#endif
-
-/* One turn's bytes, and their steps by unit. */
-struct tile {
+/* A turn's bytes and steps. A warp has 32 rows of weights; the steps of l, l + 8, l + 16, l + 24 of
+ * them are neighbours, and so are those of columns l, l + 1, l + 8, l + 9: what a lane needs. */
+struct turn {
     int8_t w[TILE][PITCH], x[TILE][PITCH];
-    float w_d[UNITS][TILE], x_d[UNITS][TILE];
-    float w_min[2 * UNITS][TILE], x_sum[2 * UNITS][TILE]; /* minima, sums of 16; with their steps */
+    float w_d[SLOTS + 1][TILE], x_d[SLOTS][TILE];
+};
+
+struct many {
+    struct turn turn[2];
+    const uint8_t *x[TILE]; /* rows of activations, NULL: none */
+    float *out[TILE];
 };
 
 template <int type> __device__ __forceinline__ bool has_min()
@@ -35,200 +31,226 @@ template <int type> __device__ __forceinline__ bool has_min()
     return type == DT_Q2_K || type == DT_Q4_K;
 }
 
-/* Eight threads unpack a row's eight units; beyond the weights' end everything is zero. */
-template <int type>
-__device__ __forceinline__ void load_weights(struct tile *t, const struct cu_product *p,
-                                             const struct cu_job *job, int row0, int u0)
+__device__ __forceinline__ int row_place(int r)
 {
-    int g = (int)threadIdx.x % UNITS;
-    for (int r = (int)threadIdx.x / UNITS; r < TILE; r += THREADS / UNITS) {
-        struct cu_unit w = {};
-        if (row0 + r < p->rows && (u0 + g) * UNIT < p->k) {
-            struct cu_src src = job_row(p, job, row0 + r);
-            unit_load(type, &src, u0 + g, &w);
-        }
-        int4 *to = (int4 *)(t->w[r] + g * UNIT);
-        to[0] = { w.q[0], w.q[1], w.q[2], w.q[3] };
-        to[1] = { w.q[4], w.q[5], w.q[6], w.q[7] };
-        t->w_d[g][r] = w.d;
-        if (has_min<type>()) {
-            t->w_min[2 * g][r] = w.dm * (float)w.m[0];
-            t->w_min[2 * g + 1][r] = w.dm * (float)w.m[1];
-        }
-    }
+    return r / 32 * 32 + r % 8 * 4 + r % 32 / 8;
 }
 
+__device__ __forceinline__ int col_place(int i)
+{
+    return i / 16 * 16 + i % 8 / 2 * 4 + i % 16 / 8 * 2 + i % 2;
+}
+
+/* ---- what a turn needs ---------------------------------------------------------------------- */
+
 template <int type>
-__device__ __forceinline__ void load_inputs(struct tile *t, const struct cu_product *p,
-                                            const struct cu_job *job, int i0, int u0)
+__device__ __forceinline__ void fetch_inputs(struct many *t, const struct cu_product *p, int turn)
 {
     const int block = type == DT_Q8_0 || type == DT_MXFP4 || type == DT_FP4 ? 32 : 256;
-    int g = (int)threadIdx.x % UNITS;
-    for (int i = (int)threadIdx.x / UNITS; i < TILE; i += THREADS / UNITS) {
-        int4 q[2] = {};
-        float d = 0, sum[2] = {};
-        if (i0 + i < job->n && (u0 + g) * UNIT < p->k) {
-            struct cu_act a = { job_in(p, job, i0 + i), p->k, block };
-            const int4 *from = (const int4 *)(a.row + (size_t)(u0 + g) * UNIT);
-            q[0] = from[0];
-            q[1] = from[1];
-            d = act_d(&a)[(u0 + g) / (block / UNIT)];
-            sum[0] = (float)act_sums(&a)[2 * (u0 + g)] * d;
-            sum[1] = (float)act_sums(&a)[2 * (u0 + g) + 1] * d;
+    const int chunks = DEPTH / 16, steps = block == 32 ? SLOTS : 1;
+    struct turn *to = &t->turn[turn % 2];
+#pragma unroll
+    for (int c = (int)threadIdx.x; c < TILE * chunks; c += THREADS) {
+        int i = c / chunks, at = turn * DEPTH + c % chunks * 16;
+        const uint8_t *x = t->x[i];
+        bool there = x && at < p->k;
+        COPY_ASYNC(&to->x[i][c % chunks * 16], there ? x + at : p->x, 16, there);
+    }
+    for (int c = (int)threadIdx.x; c < TILE * steps; c += THREADS) {
+        int i = c / steps, b = turn * DEPTH / block + c % steps;
+        const uint8_t *x = t->x[i];
+        bool there = x && b * block < p->k;
+        COPY_ASYNC(&to->x_d[c % steps][col_place(i)],
+                   there ? many_d(x, p->k, b) : (const float *)p->x, 4, there);
+    }
+    if (has_min<type>() && threadIdx.x < TILE) { /* low halves, then high ones */
+        const uint8_t *x = t->x[threadIdx.x];
+        COPY_ASYNC(&to->x[threadIdx.x][DEPTH],
+                   x ? many_sums(x, p->k, turn / 2) + turn % 2 * 16 : (const int8_t *)p->x, 16,
+                   x != NULL);
+    }
+}
+
+/* The minima of 256 elements by sixteens: dm * m. */
+struct cu_minima {
+    int m[4]; /* signed bytes, four each */
+    float dm;
+};
+
+__device__ __forceinline__ void minima_load(int type, const struct cu_src *s, int block,
+                                            struct cu_minima *out)
+{
+    const uint8_t *p = s->row + (size_t)block * (type == DT_Q2_K ? 84 : 144);
+    out->dm = f16_at(type == DT_Q2_K ? p + 82 : p + 2);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        if (type == DT_Q2_K) {
+            out->m[i] = (int)(load32(p + 4 * i) >> 4 & 0x0f0f0f0f);
+            continue;
         }
-        int4 *to = (int4 *)(t->x[i] + g * UNIT);
-        to[0] = q[0];
-        to[1] = q[1];
-        t->x_d[g][i] = d;
-        if (has_min<type>()) {
-            t->x_sum[2 * g][i] = sum[0];
-            t->x_sum[2 * g + 1][i] = sum[1];
+        int scale, min[2];
+        q4_k_scales(p + 4, 2 * i, &scale, &min[0]);
+        q4_k_scales(p + 4, 2 * i + 1, &scale, &min[1]);
+        out->m[i] = min[0] * 0x0101 | min[1] * 0x01010000;
+    }
+}
+
+/* Two threads have a row's four units; beyond the weights' end everything is zero. */
+template <int type>
+__device__ __forceinline__ void unpack_weights(struct turn *t, const struct cu_product *p,
+                                               const struct cu_job *job, int row0, int turn)
+{
+    int r = (int)threadIdx.x / 2, half = (int)threadIdx.x % 2;
+    struct cu_src src = job_row(p, job, row0 + r);
+    bool row = row0 + r < p->rows;
+#pragma unroll
+    for (int i = 0; i < SLOTS / 2; i++) {
+        int slot = half * (SLOTS / 2) + i, u = turn * SLOTS + slot;
+        struct cu_unit w = {};
+        if (row && u * UNIT < p->k)
+            unit_load(type, &src, u, &w);
+        int4 *to = (int4 *)(t->w[r] + slot * UNIT);
+        to[0] = { w.q[0], w.q[1], w.q[2], w.q[3] };
+        to[1] = { w.q[4], w.q[5], w.q[6], w.q[7] };
+        t->w_d[slot][row_place(r)] = w.d;
+    }
+    if (has_min<type>() && half == 0) {
+        struct cu_minima m = {};
+        if (row)
+            minima_load(type, &src, turn / 2, &m);
+        *(int4 *)(t->w[r] + DEPTH) = { m.m[0], m.m[1], m.m[2], m.m[3] };
+        t->w_d[SLOTS][row_place(r)] = turn % 2 ? -256 * m.dm : -m.dm;
+    }
+}
+
+/* ---- multiplying ---------------------------------------------------------------------------- */
+
+#define MAGIC 12582912.f /* 1.5 x 2^23: as whole numbers its bits plus s are the float MAGIC + s */
+
+/* 32 rows of weights of a slot: two tiles of sixteen. With s the sum of products,
+ * (MAGIC + s) d - MAGIC d is s d, rounded once: what is subtracted has few bits. */
+struct left {
+    uint32_t q[2][4];
+    float d[4], off[4];
+};
+
+__device__ __forceinline__ void load_left(struct left *a, const struct turn *t, int slot, int row)
+{
+    const int8_t *q = &t->w[row + LANE % 16][slot * UNIT + LANE / 16 * 16];
+    float4 d = *(const float4 *)&t->w_d[slot][row + LANE / 4 * 4];
+    LOAD_8X8_X4(a->q[0], q);
+    LOAD_8X8_X4(a->q[1], q + 16 * PITCH);
+    a->d[0] = d.x, a->d[1] = d.y, a->d[2] = d.z, a->d[3] = d.w;
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        a->off[i] = -MAGIC * a->d[i];
+}
+
+/* sum += a times sixteen columns of activations from col on. */
+__device__ __forceinline__ void multiply(float (*sum)[2][4], const struct left *a,
+                                         const struct turn *t, int slot, int d_slot, int col)
+{
+    uint32_t b[4];
+    float4 four = *(const float4 *)&t->x_d[d_slot][col + LANE % 4 * 4];
+    float x_d[4] = { four.x, four.y, four.z, four.w };
+    LOAD_8X8_X4(b, &t->x[col + LANE / 16 * 8 + LANE % 8][slot * UNIT + LANE / 8 % 2 * 16]);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        int m = i % 2, n = i / 2, s[4];
+        MMA_S8(s, a->q[m], b + 2 * n, (int)__float_as_uint(MAGIC));
+#pragma unroll
+        for (int c = 0; c < 4; c++) {
+            int row = 2 * m + c / 2;
+            float y = fmaf(__uint_as_float((uint32_t)s[c]), a->d[row], a->off[row]);
+            sum[m][n][c] = fmaf(y, x_d[2 * n + c % 2], sum[m][n][c]);
         }
     }
 }
 
-/* A warp's 16 rows of weights times all of the tile's activations. Of the instruction's operands
- * lane l holds four neighbouring bytes of rows l / 4 and l / 4 + 8 from bytes 4 (l % 4) and 16
- * more, of the sums rows l / 4 and l / 4 + 8, columns 2 (l % 4) and one more. */
-template <int type> __device__ __forceinline__ void mma_turn(const struct tile *t, float (*sum)[4])
+/* A warp's part: 32 rows, and every other sixteen columns, so that few columns are shared
+ * evenly. */
+template <int type>
+__device__ __forceinline__ void multiply_turn(float (*sum)[2][2][4], const struct turn *t, int n)
 {
-    int row = (int)threadIdx.x / WARP * 16 + LANE / 4, at = LANE % 4 * 4, col = LANE % 4 * 2;
-    for (int u = 0; u < UNITS; u++) {
-        const int8_t *w = t->w[row] + u * UNIT + at;
-        int a[4] = { *(const int *)w, *(const int *)(w + 8 * PITCH), *(const int *)(w + 16),
-                     *(const int *)(w + 8 * PITCH + 16) };
-        float d0 = t->w_d[u][row], d1 = t->w_d[u][row + 8];
+    const int d_slots = type == DT_Q8_0 || type == DT_MXFP4 || type == DT_FP4 ? SLOTS : 1;
+    int warp = (int)threadIdx.x / WARP, row = warp / 2 * 32;
 #pragma unroll
-        for (int j = 0; j < COLS; j++) {
-            const int8_t *x = t->x[8 * j + LANE / 4] + u * UNIT + at;
-            int b[2] = { *(const int *)x, *(const int *)(x + 16) }, s[4] = { 0, 0, 0, 0 };
-            float x0 = t->x_d[u][8 * j + col], x1 = t->x_d[u][8 * j + col + 1];
-            MMA_S8(s, a, b);
-            sum[j][0] = fmaf(d0 * x0, (float)s[0], sum[j][0]);
-            sum[j][1] = fmaf(d0 * x1, (float)s[1], sum[j][1]);
-            sum[j][2] = fmaf(d1 * x0, (float)s[2], sum[j][2]);
-            sum[j][3] = fmaf(d1 * x1, (float)s[3], sum[j][3]);
+    for (int slot = 0; slot < SLOTS + (has_min<type>() ? 1 : 0); slot++) {
+        struct left a;
+        load_left(&a, t, slot, row);
+        if (slot == SLOTS) /* sixteen minima: half the depth */
+            a.q[0][2] = a.q[0][3] = a.q[1][2] = a.q[1][3] = 0;
+#pragma unroll
+        for (int pair = 0; pair < PAIRS; pair++) {
+            int col = (2 * pair + warp % 2) * 16;
+            if (col < n)
+                multiply(sum[pair], &a, t, slot, slot < d_slots ? slot : 0, col);
         }
     }
-    for (int m = 0; m < 2 * UNITS && has_min<type>(); m++) {
-        float m0 = -t->w_min[m][row], m1 = -t->w_min[m][row + 8];
+}
+
+/* ---- kernel --------------------------------------------------------------------------------- */
+
+__device__ __forceinline__ void store(const struct many *t, float (*sum)[2][2][4], int row0,
+                                      int n_row, int n)
+{
+    int warp = (int)threadIdx.x / WARP;
 #pragma unroll
-        for (int j = 0; j < COLS; j++) {
-            float x0 = t->x_sum[m][8 * j + col], x1 = t->x_sum[m][8 * j + col + 1];
-            sum[j][0] = fmaf(m0, x0, sum[j][0]);
-            sum[j][1] = fmaf(m0, x1, sum[j][1]);
-            sum[j][2] = fmaf(m1, x0, sum[j][2]);
-            sum[j][3] = fmaf(m1, x1, sum[j][3]);
+    for (int pair = 0; pair < PAIRS; pair++)
+#pragma unroll
+        for (int c = 0; c < 16; c++) {
+            int m = c / 8, i = (2 * pair + warp % 2) * 16 + c % 8 / 4 * 8 + LANE % 4 * 2 + c % 2;
+            int r = row0 + warp / 2 * 32 + m * 16 + c % 4 / 2 * 8 + LANE / 4;
+            if (i < n && r < n_row)
+                t->out[i][r] = sum[pair][m][c % 8 / 4][c % 4];
         }
-    }
 }
 
 /* Grid: tiles of weights, tiles of activations, jobs. */
-template <int type> __global__ void __launch_bounds__(THREADS) many_kernel(struct cu_product p)
+template <int type> __global__ void __launch_bounds__(THREADS, 2) many_kernel(struct cu_product p)
 {
-    SHARED(struct tile, t);
+    SHARED_DYNAMIC(struct many, t);
     struct cu_job job = job_at(&p, (int)blockIdx.z);
-    int row0 = (int)blockIdx.x * TILE, i0 = (int)blockIdx.y * TILE;
-    float sum[COLS][4] = {};
-    if (i0 >= job.n)
+    int row0 = (int)blockIdx.x * TILE, i0 = (int)blockIdx.y * TILE, n = job.n - i0;
+    int turns = (p.k + DEPTH - 1) / DEPTH;
+    float sum[PAIRS][2][2][4] = {};
+    if (n <= 0)
         return;
-    for (int u0 = 0; u0 * UNIT < p.k; u0 += UNITS) {
-        load_weights<type>(&t, &p, &job, row0, u0);
-        load_inputs<type>(&t, &p, &job, i0, u0);
-        __syncthreads();
-        mma_turn<type>(&t, sum);
-        __syncthreads();
+    for (int i = (int)threadIdx.x; i < TILE; i += THREADS) {
+        t->x[i] = i < n ? job_in(&p, &job, i0 + i) : NULL;
+        t->out[i] = i < n ? job_out(&p, &job, i0 + i) : NULL;
     }
-#pragma unroll
-    for (int j = 0; j < COLS; j++)
-#pragma unroll
-        for (int c = 0; c < 4; c++) {
-            int r = row0 + (int)threadIdx.x / WARP * 16 + LANE / 4 + c / 2 * 8;
-            int i = i0 + 8 * j + LANE % 4 * 2 + c % 2;
-            if (r < p.rows && i < job.n)
-                job_out(&p, &job, i)[r] = sum[j][c];
+    __syncthreads();
+    fetch_inputs<type>(t, &p, 0);
+    unpack_weights<type>(&t->turn[0], &p, &job, row0, 0);
+    for (int turn = 0; turn < turns; turn++) {
+        COPY_WAIT();
+        __syncthreads();
+        if (turn + 1 < turns) {
+            fetch_inputs<type>(t, &p, turn + 1);
+            unpack_weights<type>(&t->turn[(turn + 1) % 2], &p, &job, row0, turn + 1);
         }
+        multiply_turn<type>(sum, &t->turn[turn % 2], n);
+    }
+    store(t, sum, row0, p.rows, n);
 }
 
-static dim3 tiles(const struct cu_product *p, int n_job)
+template <int type> static void many(struct dev *d, const struct cu_product *p, int n_job)
 {
-    return dim3(blocks_for((size_t)p->rows, TILE), blocks_for((size_t)p->n, TILE),
-                (unsigned)n_job);
+    dim3 grid(blocks_for((size_t)p->rows, TILE), blocks_for((size_t)p->n, TILE), (unsigned)n_job);
+    (void)cudaFuncSetAttribute(many_kernel<type>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               (int)sizeof(struct many));
+    LAUNCH(d, many_kernel<type>, grid, THREADS, sizeof(struct many), *p);
 }
 
 void cuda_product_many(struct dev *d, const struct cu_product *p, int n_job)
 {
-    dim3 grid = tiles(p, n_job);
     switch (p->type) {
-    case DT_Q8_0: LAUNCH(d, many_kernel<DT_Q8_0>, grid, THREADS, 0, *p); return;
-    case DT_MXFP4: LAUNCH(d, many_kernel<DT_MXFP4>, grid, THREADS, 0, *p); return;
-    case DT_FP4: LAUNCH(d, many_kernel<DT_FP4>, grid, THREADS, 0, *p); return;
-    case DT_Q2_K: LAUNCH(d, many_kernel<DT_Q2_K>, grid, THREADS, 0, *p); return;
-    case DT_Q4_K: LAUNCH(d, many_kernel<DT_Q4_K>, grid, THREADS, 0, *p); return;
-    default: LAUNCH(d, many_kernel<DT_IQ2_XXS>, grid, THREADS, 0, *p);
+    case DT_Q8_0: many<DT_Q8_0>(d, p, n_job); return;
+    case DT_MXFP4: many<DT_MXFP4>(d, p, n_job); return;
+    case DT_FP4: many<DT_FP4>(d, p, n_job); return;
+    case DT_Q2_K: many<DT_Q2_K>(d, p, n_job); return;
+    case DT_Q4_K: many<DT_Q4_K>(d, p, n_job); return;
+    default: many<DT_IQ2_XXS>(d, p, n_job);
     }
-}
-
-/* ---- activations as they are --------------------------------------------------------------- */
-
-#define FLOAT_THREADS 256
-
-/* Transposed: neighbouring rows are neighbours. */
-struct float_tile {
-    float w[UNIT][TILE + 1], x[UNIT][TILE + 1];
-};
-
-__device__ __forceinline__ void load_floats(struct float_tile *t, const struct cu_product *p,
-                                            const struct cu_job *job, int row0, int u)
-{
-    int i0 = (int)blockIdx.y * TILE, r = (int)threadIdx.x;
-    if (r < TILE) {
-        float w[UNIT] = {};
-        if (row0 + r < p->rows) {
-            struct cu_src src = job_row(p, job, row0 + r);
-            widen(p->type, &src, u, p->k, w);
-        }
-#pragma unroll
-        for (int e = 0; e < UNIT; e++)
-            t->w[e][r] = w[e];
-        return;
-    }
-    for (int at = r - TILE; at < TILE * UNIT; at += FLOAT_THREADS - TILE) {
-        int i = at / UNIT, e = at % UNIT;
-        bool there = i0 + i < job->n && u * UNIT + e < p->k;
-        t->x[e][i] = there ? ((const float *)job_in(p, job, i0 + i))[u * UNIT + e] : 0;
-    }
-}
-
-/* Every thread has 4 x 4 of the 64 x 64 results. */
-__global__ void __launch_bounds__(FLOAT_THREADS) many_exact_kernel(struct cu_product p)
-{
-    SHARED(struct float_tile, t);
-    struct cu_job job = job_at(&p, (int)blockIdx.z);
-    int row0 = (int)blockIdx.x * TILE, i0 = (int)blockIdx.y * TILE;
-    int r = (int)threadIdx.x % 16, i = (int)threadIdx.x / 16;
-    float sum[4][4] = {};
-    if (i0 >= job.n)
-        return;
-    for (int u = 0; u * UNIT < p.k; u++) {
-        load_floats(&t, &p, &job, row0, u);
-        __syncthreads();
-        for (int e = 0; e < UNIT && u * UNIT + e < p.k; e++)
-#pragma unroll
-            for (int c = 0; c < 16; c++)
-                sum[c / 4][c % 4] =
-                    fmaf(t.w[e][r + c / 4 * 16], t.x[e][i + c % 4 * 16], sum[c / 4][c % 4]);
-        __syncthreads();
-    }
-#pragma unroll
-    for (int c = 0; c < 16; c++) {
-        int row = row0 + r + c / 4 * 16, at = i0 + i + c % 4 * 16;
-        if (row < p.rows && at < job.n)
-            job_out(&p, &job, at)[row] = sum[c / 4][c % 4];
-    }
-}
-
-void cuda_product_many_exact(struct dev *d, const struct cu_product *p, int n_job)
-{
-    LAUNCH(d, many_exact_kernel, tiles(p, n_job), FLOAT_THREADS, 0, *p);
 }

@@ -199,7 +199,11 @@ static bool pack_groups(struct dev *d, struct cu_product *p, const struct tensor
     uint8_t *to = (uint8_t *)dev_alloc(d, bytes * rows * (size_t)n_group);
     if (!cuda_runs(d))
         return false;
-    for (int g = 0; g < n_group; g++) {
+    if (x->rows > FEW_MAX) {
+        struct cu_pack pack = { p->x, x->pitch, to, p->k, block, x->rows, bytes };
+        cuda_pack_many(d, &pack, n_group);
+    }
+    for (int g = 0; g < n_group && x->rows <= FEW_MAX; g++) {
         struct cu_pack pack = { p->x + (size_t)g * p->x_job, x->pitch, to + bytes * rows * g, p->k,
                                 block, x->rows };
         cuda_pack(d, &pack);

@@ -218,8 +218,11 @@ static void product(struct dev *d, struct experts *p, int which, float *out)
     c.out_pitch = down ? p->part->pitch / sizeof(float) : (size_t)p->n_mid;
     if (block) {
         struct cu_pack pack = { c.x, c.x_pitch, p->packed, c.k, block,
-                                down ? p->n_pair : p->x->rows };
-        cuda_pack(d, &pack);
+                                down ? p->n_pair : p->x->rows, act_bytes(block, c.k) };
+        if (few)
+            cuda_pack(d, &pack);
+        else
+            cuda_pack_many(d, &pack, 1);
         c.x = p->packed;
         c.x_pitch = act_bytes(block, c.k);
     }

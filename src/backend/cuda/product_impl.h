@@ -4,7 +4,7 @@
 #ifndef DS_PRODUCT_IMPL_H
 #define DS_PRODUCT_IMPL_H
 
-#include "device_impl.h"
+#include "rounded_impl.h"
 
 struct cu_weights {
     const uint8_t *data, *scale;
@@ -35,43 +35,6 @@ struct cu_product {
     float *out;
     size_t out_pitch, out_job; /* floats */
 };
-
-/* Activations rounded to eight bits, rows of `bytes`: | i8 q x k | f32 d x k / block | i16 sum of
- * 16 q x k / 16 |, x = d q. A block with a NaN or an infinity has d = NaN. The same rounding as on
- * the CPU, bit for bit. */
-struct cu_act {
-    const uint8_t *row;
-    int k, block;
-};
-
-__device__ __forceinline__ const float *act_d(const struct cu_act *a)
-{
-    return (const float *)(a->row + a->k);
-}
-
-__device__ __forceinline__ const int16_t *act_sums(const struct cu_act *a)
-{
-    return (const int16_t *)(a->row + a->k + a->k / a->block * 4);
-}
-
-/* Elements that share a step: 0 for types whose activations are not rounded. */
-static inline int act_block(enum dtype type)
-{
-    switch (type) {
-    case DT_Q8_0:
-    case DT_MXFP4:
-    case DT_FP4: return 32;
-    case DT_Q2_K:
-    case DT_Q4_K:
-    case DT_IQ2_XXS: return 256;
-    default: return 0;
-    }
-}
-
-static inline size_t act_bytes(int block, int k)
-{
-    return round_up((size_t)k + (size_t)(k / block * 4 + k / 16 * 2), 64);
-}
 
 /* A job as its blocks of threads see it. */
 struct cu_job {
@@ -123,20 +86,11 @@ __device__ __forceinline__ struct cu_src job_row(const struct cu_product *p,
     return { j->w.data + row * j->w.pitch, j->w.scale + tile * j->w.scale_pitch, p->tables };
 }
 
-/* gemv.cu: up to FEW_MAX rows at a time; gemm.cu: many. n_job blocks deep. */
+/* gemv.cu: up to FEW_MAX rows at a time; gemm.cu, gemm_exact.cu: many. n_job blocks deep. */
 void cuda_product_few(struct dev *d, const struct cu_product *p, int n_job);
 void cuda_product_many(struct dev *d, const struct cu_product *p, int n_job);
 void cuda_product_few_exact(struct dev *d, const struct cu_product *p, int n_job);
 void cuda_product_many_exact(struct dev *d, const struct cu_product *p, int n_job);
-
-/* pack.cu: n rows of k floats, `pitch` bytes apart, to packed rows; k a multiple of block. */
-struct cu_pack {
-    const uint8_t *from;
-    size_t pitch;
-    uint8_t *to;
-    int k, block, n;
-};
-void cuda_pack(struct dev *d, const struct cu_pack *p);
 
 static inline struct cu_weights weights_of(const struct tensor *w)
 {

@@ -43,6 +43,7 @@ struct alignas(8) float2 { float x, y; };
 
 #define EMU_THREADS 1024
 #define EMU_STACK (64 << 10)
+#define EMU_COPIES 256          /* that a thread may have under way */
 #define EMU_SHARED (48 << 10)   /* what a block may declare */
 #define EMU_DYNAMIC (227 << 10) /* what a launch may ask for */
 
@@ -50,9 +51,12 @@ enum emu_state { EMU_READY, EMU_WARP, EMU_BLOCK, EMU_DONE };
 
 typedef void *emu_place[5]; /* where to go on: the compiler's own light setjmp */
 
-#define EMU_COPIES 64
-
-struct emu_copy { void *to; const void *from; int bytes; };
+/* cp.async: a copy, the group it belongs to. */
+struct emu_copy {
+    void *to;
+    const void *from;
+    int n, group;
+};
 
 struct emu_fiber {
     emu_place at;
@@ -62,7 +66,7 @@ struct emu_fiber {
     int id;
     size_t shared_used;
     unsigned n_exchange;
-    int n_copy; /* under way */
+    int n_copy, n_group; /* under way; groups of them begun */
     emu_copy copy[EMU_COPIES];
     char *stack;
 };
@@ -278,9 +282,9 @@ static inline void emu_load_8x8(uint32_t *r, const void *row, int n, bool transp
     __syncwarp(); /* what was read may now be written over */
 }
 
-/* cp.async: nobody knows when it arrives. In one of the orders of threads it does at once, in the
- * others at the last moment. */
-static inline void emu_copy_async(void *to, const void *from, int bytes, bool there)
+/* cp.async: nobody knows when it arrives. In one of the orders of threads it does at once; in the
+ * others at the last moment, and until then there is poison. */
+static inline void emu_copy_async(void *to, const void *from, int bytes, bool there = true)
 {
     static const uint8_t zeros[16] = { 0 };
     emu_fiber *f = emu.now;
@@ -288,17 +292,28 @@ static inline void emu_copy_async(void *to, const void *from, int bytes, bool th
         emu_fail("a copy is not aligned");
     if (f->n_copy == EMU_COPIES)
         emu_fail("too many copies under way");
-    f->copy[f->n_copy++] = { to, there ? from : zeros, bytes };
+    f->copy[f->n_copy++] = { to, there ? from : zeros, bytes, f->n_group };
     if (emu.order == 1)
         memcpy(to, there ? from : zeros, (size_t)bytes);
+    else
+        memset(to, 0xff, (size_t)bytes);
 }
 
-static inline void emu_copy_wait()
+static inline void emu_copy_commit() { emu.now->n_group++; }
+
+/* Until the last n groups alone are under way; -1: until nothing is. */
+static inline void emu_copy_wait(int n = -1)
 {
     emu_fiber *f = emu.now;
-    for (int i = 0; i < f->n_copy && emu.order != 1; i++)
-        memcpy(f->copy[i].to, f->copy[i].from, (size_t)f->copy[i].bytes);
-    f->n_copy = 0;
+    int left = 0;
+    for (int i = 0; i < f->n_copy; i++) {
+        emu_copy *c = &f->copy[i];
+        if (c->group >= f->n_group - n)
+            f->copy[left++] = *c;
+        else if (emu.order != 1)
+            memcpy(c->to, c->from, (size_t)c->n);
+    }
+    f->n_copy = left;
 }
 
 static inline unsigned __funnelshift_r(unsigned lo, unsigned hi, unsigned by)
@@ -326,6 +341,7 @@ template <class T> static inline T atomicAdd(T *p, T x)
 }
 
 static inline int min(int a, int b) { return a < b ? a : b; }
+static inline unsigned max(unsigned a, unsigned b) { return a > b ? a : b; }
 static inline int max(int a, int b) { return a > b ? a : b; }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline unsigned __float_as_uint(float x) { unsigned u; memcpy(&u, &x, 4); return u; }
@@ -342,14 +358,14 @@ enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpy
 struct cudaDeviceProp {
     char name[64];
     int major, minor, multiProcessorCount;
-    size_t sharedMemPerBlockOptin;
+    size_t sharedMemPerBlockOptin, sharedMemPerMultiprocessor;
 };
 
 static inline cudaError_t cudaGetDeviceCount(int *n) { *n = 1; return 0; }
 static inline cudaError_t cudaSetDevice(int) { return 0; }
 static inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int)
 {
-    *p = { "emulated GPU", 0, 0, 1, EMU_DYNAMIC };
+    *p = { "emulated GPU", 0, 0, 1, EMU_DYNAMIC, EMU_DYNAMIC };
     return 0;
 }
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };

@@ -125,7 +125,7 @@ static void run_block()
         f->index = { u % x, u / x % y, u / x / y };
         f->state = EMU_READY;
         f->shared_used = 0;
-        f->n_copy = 0;
+        f->n_copy = f->n_group = 0;
         emu.warp[i / 32].n_waiting = 0;
     }
     while (emu.n_done < emu.n_thread) {

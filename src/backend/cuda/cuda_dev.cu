@@ -43,6 +43,8 @@ static int describe(struct cuda *c, int index, struct err *e)
     cudaError_t code = cudaGetDeviceProperties(&p, index);
     if (code != cudaSuccess)
         return failed(e, code, "its properties");
+    c->n_multi = p.multiProcessorCount;
+    c->multi_shared = p.sharedMemPerMultiprocessor;
     snprintf(c->describe, sizeof c->describe, "%.80s, compute %d.%d, %d multiprocessors%s", p.name,
              p.major, p.minor, p.multiProcessorCount, c->exact ? ", exact" : "");
     c->shared_max = p.sharedMemPerBlockOptin;

@@ -51,6 +51,8 @@ struct cuda {
     cudaStream_t stream;
     bool exact; /* activations are never rounded */
     struct cu_tables *tables;
+    int n_multi;                    /* multiprocessors */
+    size_t multi_shared;            /* memory of one */
     struct cu_seen seen[MAX_LISTS]; /* lists of rows this step has shown */
     int n_seen;
     uint8_t *stage, *stage_dev;     /* what of them goes to the device: pinned, and its copy */

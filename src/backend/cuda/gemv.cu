@@ -2,6 +2,7 @@
  * its elements at a time. The time is that of reading the weights, so they are read once for up to
  * eight rows. Also the ops themselves. */
 #include "numbers_impl.h"
+#include "packed_impl.h"
 #include "widen_impl.h"
 
 extern "C" {
@@ -138,51 +139,116 @@ void cuda_product_few_exact(struct dev *d, const struct cu_product *p, int n_job
 /* ---- several products in one launch -------------------------------------------------------- */
 
 #define MAX_LIST 16
+#define STATIC_SHARED 4096 /* no kernel here declares more */
 
 struct few_list {
     int n;
     struct cu_few job[MAX_LIST];
+    const struct cu_tables *tables;
 };
 
 template <int n_x>
-__global__ void __launch_bounds__(FEW_THREADS) list_kernel(const __grid_constant__ few_list l)
+__global__ void __launch_bounds__(FEW_THREADS, n_x == 1 ? 3 : 2)
+list_kernel(const __grid_constant__ few_list l)
 {
     int j = 0, block = (int)blockIdx.x;
     while (block >= l.job[j].n_block)
         block -= l.job[j++].n_block;
-    switch (l.job[j].type) {
-    case DT_F32: few_numbers<DT_F32, n_x>(&l.job[j], block); return;
-    case DT_F16: few_numbers<DT_F16, n_x>(&l.job[j], block); return;
-    case DT_BF16: few_numbers<DT_BF16, n_x>(&l.job[j], block); return;
-    default: few_numbers<DT_F8_E4M3, n_x>(&l.job[j], block);
+    const struct cu_few *f = &l.job[j];
+    switch (f->type) {
+    case DT_F32: few_numbers<DT_F32, n_x>(f, block); return;
+    case DT_F16: few_numbers<DT_F16, n_x>(f, block); return;
+    case DT_BF16: few_numbers<DT_BF16, n_x>(f, block); return;
+    case DT_F8_E4M3: few_numbers<DT_F8_E4M3, n_x>(f, block); return;
+    case DT_Q8_0: few_packed<DT_Q8_0, n_x>(f, block, l.tables); return;
+    case DT_MXFP4: few_packed<DT_MXFP4, n_x>(f, block, l.tables); return;
+    case DT_FP4: few_packed<DT_FP4, n_x>(f, block, l.tables); return;
+    case DT_Q2_K: few_packed<DT_Q2_K, n_x>(f, block, l.tables); return;
+    case DT_Q4_K: few_packed<DT_Q4_K, n_x>(f, block, l.tables); return;
+    default: few_packed<DT_IQ2_XXS, n_x>(f, block, l.tables);
     }
+}
+
+template <int n_x>
+static void launch_list(struct dev *d, const struct few_list *l, int n_block, size_t shared)
+{
+    (void)cudaFuncSetAttribute(list_kernel<n_x>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               (int)(cuda_of(d)->shared_max - STATIC_SHARED));
+    LAUNCH(d, list_kernel<n_x>, (unsigned)n_block, FEW_THREADS, shared, *l);
+}
+
+static size_t job_shared(const struct cu_few *f, int n)
+{
+    return is_number(f->type) ? 0 : few_room(f->type, f->k, n, f->row_bytes).total;
+}
+
+/* Rows of packed weights are shared out among the blocks that the GPU holds at a time, by bytes. */
+static int job_blocks(const struct cuda *c, const struct cu_few *f, size_t shared, size_t bytes)
+{
+    if (is_number(f->type))
+        return number_blocks(f->rows, f->n);
+    size_t each = c->multi_shared / (shared + STATIC_SHARED), most = f->n == 1 ? 3 : 2;
+    size_t all = (size_t)c->n_multi * MAX(1, MIN(each, most)), mine = f->row_bytes * f->rows;
+    size_t share = MAX(1, (all * mine + bytes - 1) / bytes);
+    return (int)MIN(share, (size_t)few_tiles(f->k, f->rows, f->up.data != NULL));
+}
+
+/* All jobs have the same activation rows, n of which fit into shared memory together. */
+static void run_rows(struct dev *d, struct few_list *l, int n)
+{
+    size_t shared = 0, bytes = 0;
+    int n_block = 0;
+    for (int j = 0; j < l->n; j++) {
+        struct cu_few *f = &l->job[j];
+        f->n = n;
+        shared = MAX(shared, job_shared(f, n));
+        bytes += f->row_bytes * f->rows;
+    }
+    for (int j = 0; j < l->n; j++)
+        n_block += l->job[j].n_block = job_blocks(cuda_of(d), &l->job[j], shared, bytes);
+    l->tables = cuda_of(d)->tables;
+    if (n == 1)
+        launch_list<1>(d, l, n_block, shared);
+    else if (n <= 4)
+        launch_list<4>(d, l, n_block, shared);
+    else
+        launch_list<8>(d, l, n_block, shared);
 }
 
 static void run_list(struct dev *d, struct few_list *l)
 {
-    int n_block = 0, n = l->job[0].n;
+    int n = l->job[0].n, fit = n;
     for (int j = 0; j < l->n; j++)
-        n_block += l->job[j].n_block = number_blocks(l->job[j].rows, n);
-    if (n == 1)
-        LAUNCH(d, list_kernel<1>, (unsigned)n_block, FEW_THREADS, 0, *l);
-    else if (n == 2)
-        LAUNCH(d, list_kernel<2>, (unsigned)n_block, FEW_THREADS, 0, *l);
-    else if (n <= 4)
-        LAUNCH(d, list_kernel<4>, (unsigned)n_block, FEW_THREADS, 0, *l);
-    else
-        LAUNCH(d, list_kernel<8>, (unsigned)n_block, FEW_THREADS, 0, *l);
+        while (fit > 1 && job_shared(&l->job[j], fit) > cuda_of(d)->shared_max - STATIC_SHARED)
+            fit--;
+    for (int i = 0; i < n; i += fit) {
+        run_rows(d, l, MIN(fit, n - i));
+        for (int j = 0; j < l->n; j++) {
+            l->job[j].x += (size_t)fit * l->job[j].x_pitch;
+            l->job[j].out += (size_t)fit * l->job[j].out_pitch;
+        }
+    }
     l->n = 0;
 }
 
 /* Every group is a product of its own. */
-static void few_numbers_groups(struct dev *d, const struct cu_product *p, int n_group)
+static void few_groups(struct dev *d, const struct cu_product *p, int n_group)
 {
     struct few_list l;
-    l.n = 0;
+    memset(&l, 0, sizeof l);
     for (int g = 0; g < n_group; g++) {
-        l.job[l.n++] = { p->type, p->k, p->rows, p->n, p->w, g * p->rows,
-                         p->x + (size_t)g * p->x_job, p->x_pitch,
-                         p->out + (size_t)g * p->out_job, p->out_pitch, 0 };
+        struct cu_few *f = &l.job[l.n++];
+        f->type = p->type;
+        f->k = p->k;
+        f->rows = p->rows;
+        f->n = p->n;
+        f->row_bytes = dtype_bytes(p->type, (size_t)p->k);
+        f->w = p->w;
+        f->row0 = g * p->rows;
+        f->x = p->x + (size_t)g * p->x_job;
+        f->x_pitch = p->x_pitch;
+        f->out = p->out + (size_t)g * p->out_job;
+        f->out_pitch = p->out_pitch;
         if (l.n == MAX_LIST || g == n_group - 1)
             run_list(d, &l);
     }
@@ -199,15 +265,8 @@ static bool pack_groups(struct dev *d, struct cu_product *p, const struct tensor
     uint8_t *to = (uint8_t *)dev_alloc(d, bytes * rows * (size_t)n_group);
     if (!cuda_runs(d))
         return false;
-    if (x->rows > FEW_MAX) {
-        struct cu_pack pack = { p->x, x->pitch, to, p->k, block, x->rows, bytes };
-        cuda_pack_many(d, &pack, n_group);
-    }
-    for (int g = 0; g < n_group && x->rows <= FEW_MAX; g++) {
-        struct cu_pack pack = { p->x + (size_t)g * p->x_job, x->pitch, to + bytes * rows * g, p->k,
-                                block, x->rows };
-        cuda_pack(d, &pack);
-    }
+    struct cu_pack pack = { p->x, x->pitch, to, p->k, block, x->rows, bytes };
+    cuda_pack_many(d, &pack, n_group);
     p->x = to;
     p->x_pitch = bytes;
     p->x_job = bytes * rows;
@@ -233,12 +292,14 @@ static void product(struct dev *d, struct tensor *out, const struct tensor *w,
     p.out_pitch = out->pitch / sizeof(float);
     p.out_job = (size_t)p.rows;
     bool few = x->rows <= FEW_MAX, rounds = !exact && !cuda_of(d)->exact && act_block(w->type);
-    if (rounds && pack_groups(d, &p, x, n_group))
-        (few ? cuda_product_few : cuda_product_many)(d, &p, n_group);
-    else if (!rounds && few && is_number(p.type) && cuda_runs(d))
-        few_numbers_groups(d, &p, n_group);
-    else if (!rounds && cuda_runs(d))
+    if (few && (rounds || is_number(p.type))) {
+        if (cuda_runs(d))
+            few_groups(d, &p, n_group);
+    } else if (rounds && pack_groups(d, &p, x, n_group)) {
+        cuda_product_many(d, &p, n_group);
+    } else if (!rounds && cuda_runs(d)) {
         (few ? cuda_product_few_exact : cuda_product_many_exact)(d, &p, n_group);
+    }
     arena_rewind(&d->scratch, mark);
 }
 

@@ -11,7 +11,9 @@
 struct cu_few {
     enum dtype type;
     int k, rows, n;       /* elements and number of weight rows; activation rows */
-    struct cu_weights w;
+    size_t row_bytes;     /* of packed weights */
+    struct cu_weights w, up; /* up.data: out := weight * silu(w x) * (up x), clamped */
+    float clamp, weight;
     int row0;             /* the first of w's rows */
     const uint8_t *x;     /* float32 */
     size_t x_pitch;       /* bytes */

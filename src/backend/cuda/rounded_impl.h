@@ -35,7 +35,7 @@ __device__ __forceinline__ int8_t *many_sums(const uint8_t *row, int k, int bloc
 }
 
 /* Elements that share a step: 0 for types whose activations are not rounded. */
-static inline int act_block(enum dtype type)
+__host__ __device__ __forceinline__ constexpr int act_block(int type)
 {
     switch (type) {
     case DT_Q8_0:

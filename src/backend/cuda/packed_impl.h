@@ -1,0 +1,123 @@
+/* packed_impl.h - packed weights times a few rows of rounded activations: a lane multiplies a pair
+ * of units of two rows of weights with what it has read of the activations once. */
+#ifndef DS_PACKED_IMPL_H
+#define DS_PACKED_IMPL_H
+
+#include "walk_impl.h"
+
+template <int type>
+__device__ __forceinline__ float unit_times(const struct cu_unit *w, const int *x, float d,
+                                            const int16_t *x_sum, float sum)
+{
+    int s = 0;
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        s = __dp4a(w->q[i], x[i], s);
+    sum = fmaf(w->d * d, (float)s, sum);
+    if (type == DT_Q2_K || type == DT_Q4_K)
+        sum = fmaf(-(w->dm * d), (float)(w->m[0] * x_sum[0] + w->m[1] * x_sum[1]), sum);
+    return sum;
+}
+
+/* sum[h][i] plus a lane's share of two rows of a tile's piece times row i of x. */
+template <int type, int n_x>
+__device__ __forceinline__ void tile_add(const struct cu_walk *walk, struct cu_place at,
+                                         const uint8_t *piece, const uint8_t *shared,
+                                         float (*sum)[n_x])
+{
+    const struct cu_few *f = walk->f;
+    int lanes = row_lanes(f->k), q = LANE / lanes * 2, p = LANE % lanes;
+    int from = at.chunk * CHUNK + p * PAIR;
+    if (from >= f->k)
+        return;
+    const uint64_t *book = (const uint64_t *)(shared + walk->room.book) + LANE % BOOK_COPIES;
+    struct cu_unit w[2][2];
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const struct cu_weights *m = tile_weights(f, q + h);
+        size_t row = (size_t)tile_row(f, at.tile, q + h);
+        struct cu_piece s = { piece + (size_t)(q + h) * walk->room.piece, NULL, book };
+        if (type == DT_FP4)
+            s.scale = m->scale + row * m->scale_pitch + at.chunk * (CHUNK / UNIT);
+        pair_load<type>(&s, p, from + UNIT < f->k, w[h]);
+    }
+#pragma unroll
+    for (int i = 0; i < n_x; i++) {
+        if (i >= f->n)
+            break;
+        struct cu_record x = ((const struct cu_record *)shared)[i * n_record(f->k) + from / RECORD];
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            sum[j / 2][i] = unit_times<type>(&w[j / 2][j % 2], (const int *)x.q + j % 2 * 8,
+                                             x.d[j % 2], x.sum + j % 2 * 2, sum[j / 2][i]);
+    }
+}
+
+__device__ __forceinline__ float lane_sum(float x, int lanes)
+{
+    for (int i = lanes / 2; i > 0; i /= 2)
+        x += __shfl_xor_sync(ALL_LANES, x, i);
+    return x;
+}
+
+__device__ __forceinline__ float gated(const struct cu_few *f, float a, float b)
+{
+    a = a > f->clamp ? f->clamp : a;
+    b = b > f->clamp ? f->clamp : b < -f->clamp ? -f->clamp : b;
+    return a / (1 + expf(-a)) * b * f->weight;
+}
+
+/* A tile's rows are complete. */
+template <int n_x>
+__device__ __forceinline__ void tile_out(const struct cu_few *f, int tile, float (*sum)[n_x])
+{
+    int lanes = row_lanes(f->k), half = LANE / lanes, rows = tile_rows(f->k);
+    int r = f->up.data ? tile * (rows / 2) + half : tile * rows + 2 * half;
+#pragma unroll
+    for (int i = 0; i < n_x; i++) {
+        float a = lane_sum(sum[0][i], lanes), b = lane_sum(sum[1][i], lanes);
+        float *out = f->out + (size_t)i * f->out_pitch + r;
+        sum[0][i] = sum[1][i] = 0;
+        if (LANE % lanes || i >= f->n || r >= f->rows)
+            continue;
+        out[0] = f->up.data ? gated(f, a, b) : a;
+        if (!f->up.data && r + 1 < f->rows)
+            out[1] = b;
+    }
+}
+
+/* Block number `block` of the product. */
+template <int type, int n_x>
+__device__ __forceinline__ void few_packed(const struct cu_few *f, int block,
+                                           const struct cu_tables *tables)
+{
+    SHARED_DYNAMIC(uint8_t, shared);
+    constexpr int stages = few_stages(type);
+    const int rows = tile_rows(f->k), warp = (int)threadIdx.x / WARP;
+    struct cu_walk walk = { f, few_room(type, f->k, f->n, f->row_bytes),
+                            few_tiles(f->k, f->rows, f->up.data != NULL),
+                            (f->k + CHUNK - 1) / CHUNK, f->n_block * FEW_WARPS };
+    size_t stage = (size_t)rows * walk.room.piece;
+    uint8_t *ring = shared + walk.room.ring + (size_t)(warp * stages) * stage;
+    struct cu_place at = { block + warp * f->n_block, 0 }, ask = at;
+    for (int s = 0; s < stages; s++, next_place(&walk, &ask))
+        tile_copy(&walk, ask, ring + (size_t)s * stage);
+    few_round<act_block(type)>(f, (struct cu_record *)shared);
+    for (int i = (int)threadIdx.x; i < 256 * BOOK_COPIES && type == DT_IQ2_XXS; i += FEW_THREADS)
+        ((uint64_t *)(shared + walk.room.book))[i] = tables->iq2_xxs[i / BOOK_COPIES];
+    __syncthreads();
+    float sum[2][n_x] = {};
+    for (int s = 0; at.tile < walk.n_tile; s = s + 1 < stages ? s + 1 : 0) {
+        copy_wait(stages - 1);
+        __syncwarp();
+        tile_add<type, n_x>(&walk, at, ring + (size_t)s * stage, shared, sum);
+        if (at.chunk == walk.n_chunk - 1)
+            tile_out<n_x>(f, at.tile, sum);
+        __syncwarp();
+        tile_copy(&walk, ask, ring + (size_t)s * stage);
+        next_place(&walk, &at);
+        next_place(&walk, &ask);
+    }
+}
+
+#endif

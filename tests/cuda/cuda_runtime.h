@@ -240,6 +240,18 @@ static inline float emu_bf16(uint32_t code)
     return x;
 }
 
+/* Two products; what bfloat16 cannot hold is not emulated. */
+static inline uint32_t emu_bf16_times(uint32_t a, uint32_t b)
+{
+    float x[2] = { emu_bf16(a & 0xffff) * emu_bf16(b & 0xffff),
+                   emu_bf16(a >> 16) * emu_bf16(b >> 16) };
+    uint32_t code[2];
+    memcpy(code, x, sizeof x);
+    if ((code[0] | code[1]) & 0xffff)
+        emu_fail("a product in bfloat16 is rounded");
+    return code[0] >> 16 | code[1];
+}
+
 /* d += a b, 16 x 16 times 16 x 8 in bfloat16, two in a register: see mma_impl.h. Sums of 16 are
  * cut off, not rounded, as on the card. */
 static inline void emu_mma_bf16(float d[4], const uint32_t a[4], const uint32_t b[2])

@@ -6,11 +6,11 @@
  * maximum rises: what was summed before is then scaled down. */
 #include "attend_impl.h"
 #include "mma_impl.h"
+#include "unpack_impl.h"
 
 #define MAX_DIM 512
 #define PITCH (MAX_DIM + 8) /* so that eight rows begin in different banks */
 #define TEAM 4              /* threads that weigh one head's keys */
-#define EACH 8              /* numbers of a key that a thread unpacks together */
 #define KNOWN 256           /* keys whose places are looked up together */
 
 /* Grid's block: TEAM * HEADS threads. To score, a warp takes 16 heads and every second 8 keys; to
@@ -30,99 +30,59 @@ __device__ __forceinline__ bool in_pairs(struct cu_mat m)
     return (uintptr_t)m.x % sizeof(float2) == 0 && m.pitch % 2 == 0;
 }
 
+__device__ __forceinline__ float2 pair_at(const float *x, bool there, bool even)
+{
+    if (there && even)
+        return *(const float2 *)x;
+    return { there ? x[0] : 0, there ? x[1] : 0 };
+}
+
 template <int HEADS, int KEYS>
 __device__ __forceinline__ void load_query(struct attend_tile<HEADS, KEYS> *t,
                                            const struct attending *p, int row, int head0)
 {
-    for (int h = WARP_ID; h < HEADS; h += N_WARP) {
-        const float *q = p->q.x + row * p->q.pitch + (size_t)(head0 + h) * p->dim;
-        bool there = head0 + h < p->n_head, even = in_pairs(p->q);
-#pragma unroll 8
-        for (int e = 2 * LANE; e < p->dim; e += 2 * WARP) {
-            float2 x = { 0, 0 };
-            if (there && even)
-                x = *(const float2 *)(q + e);
-            else if (there)
-                x = { q[e], q[e + 1] };
-            uint16_t *high = t->q[0][h] + e, *low = t->q[1][h] + e;
-            bf16_split(x.x, x.y, (uint32_t *)high, (uint32_t *)low);
+    const int n = 16; /* pairs on their way together: of two heads */
+    bool even = in_pairs(p->q);
+    for (int h = 2 * WARP_ID; h < HEADS; h += 2 * N_WARP)
+        for (int e0 = 2 * LANE; e0 < p->dim; e0 += n * WARP) {
+            float2 x[n];
+#pragma unroll
+            for (int i = 0; i < n; i++) {
+                int own = head0 + h + i % 2, e = e0 + i / 2 * 2 * WARP;
+                const float *q = p->q.x + row * p->q.pitch + (size_t)own * p->dim + e;
+                x[i] = pair_at(q, own < p->n_head && e < p->dim, even);
+            }
+#pragma unroll
+            for (int i = 0; i < n; i++) {
+                uint16_t *to = t->q[0][h + i % 2] + e0 + i / 2 * 2 * WARP;
+                bf16_split(x[i].x, x[i].y, (uint32_t *)to, (uint32_t *)(to + HEADS * PITCH));
+            }
         }
-    }
 }
 
-/* EACH numbers of a row, as they lie there: in FP8 with their scale, or in bfloat16. */
-struct packed {
-    uint2 a, b;
-    uint32_t scale;
-};
-
-#define IS_BF16 256 /* no scale */
-
-__device__ __forceinline__ struct packed fetch(const struct kv_shape *s, const uint8_t *row, int e)
+/* Asks for the query of a row that will soon be some block's, so that it comes while this one
+ * computes. */
+template <int HEADS>
+__device__ __forceinline__ void expect_query(const struct attending *p, int row, int head0)
 {
-    int nope = s->head_dim - s->rope_dim;
-    struct packed x = { { 0, 0 }, { 0, 0 }, IS_BF16 };
-    if (!row || e >= s->head_dim)
-        return x;
-    if (e < nope) {
-        x.a = *(const uint2 *)(row + e);
-        x.scale = row[nope + 2 * s->rope_dim + e / FP8_GROUP];
-        return x;
-    }
-    x.a = *(const uint2 *)(row + nope + 2 * (e - nope));
-    x.b = *(const uint2 *)(row + nope + 2 * (e - nope) + 8);
-    return x;
+    int heads = p->n_head - head0 < HEADS ? p->n_head - head0 : HEADS;
+    const float *q = p->q.x + row * p->q.pitch + (size_t)head0 * p->dim;
+    for (int at = (int)threadIdx.x * 32; at < heads * p->dim; at += HEADS * TEAM * 32)
+        PREFETCH(q + at);
 }
 
-/* Code i of four E4M3 with the exponent's bias of float32: 2^-120 of its value. */
-__device__ __forceinline__ float e4m3_small(uint32_t four, int i)
-{
-    return __uint_as_float((uint32_t)((int32_t)(four << (24 - 8 * i)) >> 4) & 0x87f00000);
-}
-
-__device__ __forceinline__ bool has_nan(uint32_t four)
-{
-    return ((four & 0x7f7f7f7f) + 0x01010101) & 0x80808080;
-}
-
-/* The upper halves of two numbers that have nothing in the lower ones. */
-__device__ __forceinline__ uint32_t upper_halves(float a, float b)
-{
-    return __byte_perm(__float_as_uint(a), __float_as_uint(b), 0x7632);
-}
-
-/* Two codes of four, from i, to bfloat16. Scales up to 2^7 take part in the shift of exponents. */
-__device__ __forceinline__ uint32_t widen_two(uint32_t four, int i, uint32_t scale)
-{
-    if (scale > 127 + 7 || has_nan(four)) {
-        float s = e8m0_value(scale);
-        return upper_halves(e4m3_value(four >> 8 * i & 255) * s,
-                            e4m3_value(four >> (8 * i + 8) & 255) * s);
-    }
-    float s = __uint_as_float((scale + 120) << 23);
-    return upper_halves(e4m3_small(four, i) * s, e4m3_small(four, i + 1) * s);
-}
-
-__device__ __forceinline__ uint4 widen_packed(const struct packed *x)
-{
-    if (x->scale == IS_BF16)
-        return { x->a.x, x->a.y, x->b.x, x->b.y };
-    return { widen_two(x->a.x, 0, x->scale), widen_two(x->a.x, 2, x->scale),
-             widen_two(x->a.y, 0, x->scale), widen_two(x->a.y, 2, x->scale) };
-}
-
-/* Where KNOWN keys from j0 on lie. */
+/* Where KNOWN keys from j0 on lie; in the place of those that are not there another one, which will
+ * have no weight. */
 template <int HEADS, int KEYS>
 __device__ __forceinline__ void find_keys(struct attend_tile<HEADS, KEYS> *t,
                                           const struct attending *p, const struct cu_view *v,
                                           int j0)
 {
     for (int k = (int)threadIdx.x; k < KNOWN; k += HEADS * TEAM)
-        t->row[k] = j0 + k < v->n ? key_row(&p->step.shape, v, j0 + k) : NULL;
+        t->row[k] = key_row(&p->step.shape, v, j0 + k < v->n ? j0 + k : j0);
 }
 
-/* Every warp its share of the keys from number k0 of those found; up to a multiple of 16 zeros
- * follow. */
+/* Every warp its share of the keys from number k0 of those found, up to a multiple of 16. */
 template <int HEADS, int KEYS>
 __device__ __forceinline__ void load_keys(struct attend_tile<HEADS, KEYS> *t,
                                           const struct attending *p, int k0, int n_key)
@@ -276,9 +236,9 @@ __device__ __forceinline__ void store_values(const struct attending *p, int row,
     }
 }
 
-/* Grid: rows, HEADS heads. */
+/* Grid: rows, HEADS heads; so many rows are computed at a time. */
 template <int HEADS, int KEYS>
-__global__ void __launch_bounds__(HEADS *TEAM) attend_kernel(struct attending p)
+__global__ void __launch_bounds__(HEADS *TEAM) attend_kernel(struct attending p, int at_once)
 {
     SHARED_DYNAMIC(uint8_t, bytes);
     struct attend_tile<HEADS, KEYS> *t = (struct attend_tile<HEADS, KEYS> *)bytes;
@@ -286,11 +246,15 @@ __global__ void __launch_bounds__(HEADS *TEAM) attend_kernel(struct attending p)
     int own = head0 + (int)threadIdx.x / TEAM, one = threadIdx.x % TEAM == 0;
     struct cu_view v = view_of(&p, row);
     struct running r = { own < p.n_head ? p.sink[own] : 0, (float)one };
-    float sum[2][PART / 8][4] = {};
+    find_keys(t, &p, &v, 0);
     load_query(t, &p, row, head0);
+    if (row + at_once < (int)gridDim.x)
+        expect_query<HEADS>(&p, row + at_once, head0);
+    __syncthreads();
+    float sum[2][PART / 8][4] = {};
     for (int j = 0; j < v.n; j += KEYS) {
         int n_key = v.n - j < KEYS ? v.n - j : KEYS;
-        if (j % KNOWN == 0) {
+        if (j > 0 && j % KNOWN == 0) {
             find_keys(t, &p, &v, j);
             __syncthreads();
         }
@@ -322,7 +286,8 @@ static void attend(struct dev *d, const struct attending *p, int n)
     size_t shared = sizeof(struct attend_tile<HEADS, KEYS>);
     cudaFuncSetAttribute(attend_kernel<HEADS, KEYS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                          (int)shared);
-    LAUNCH(d, (attend_kernel<HEADS, KEYS>), grid, HEADS *TEAM, shared, *p);
+    LAUNCH(d, (attend_kernel<HEADS, KEYS>), grid, HEADS *TEAM, shared, *p,
+           cuda_of(d)->n_unit);
 }
 
 bool cuda_attends_many(const struct kv_shape *s)

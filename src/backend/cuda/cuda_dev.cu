@@ -48,6 +48,7 @@ static int describe(struct cuda *c, int index, struct err *e)
     snprintf(c->describe, sizeof c->describe, "%.80s, compute %d.%d, %d multiprocessors%s", p.name,
              p.major, p.minor, p.multiProcessorCount, c->exact ? ", exact" : "");
     c->shared_max = p.sharedMemPerBlockOptin;
+    c->n_unit = p.multiProcessorCount;
     return 0;
 }
 

@@ -61,6 +61,7 @@ struct cuda {
     size_t look_size[N_LOOK];
     int n_look;
     size_t shared_max; /* what a block may ask for */
+    int n_unit;        /* multiprocessors */
     cudaEvent_t mark[DEV_MARKS];    /* for measuring; 0: never set */
     char describe[160];
 };

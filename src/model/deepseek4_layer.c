@@ -64,7 +64,6 @@ static struct tensor attention(const struct model *m, const struct dsv4_layer *w
     }
     struct tensor o = scratch(m, f.q.cols, r->n);
     op_attend(d, &o, &f.q, w->at.picked ? &picked : NULL, &w->at, r, l);
-    op_rope(d, &o, m->s.n_head, w->rope, true, r); /* values carry their rotation: undo ours */
 
     struct tensor low = scratch(m, w->o_a.rows, r->n);
     op_matmul_grouped(d, &low, &w->o_a, &o, m->s.n_group);

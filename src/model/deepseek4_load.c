@@ -473,6 +473,7 @@ static void attention(struct loader *ld, struct dsv4_layer *w)
         .scale = (float)(1 / sqrt(s->head_dim)),
         .sink = vector(ld, DSV4_SINKS),
         .picked = w->ratio == DSV4_INDEX_RATIO,
+        .back = w->rope,
     };
     w->o_a = matrix(ld, DSV4_O_A);
     w->o_b = matrix(ld, DSV4_O_B);

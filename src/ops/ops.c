@@ -286,6 +286,8 @@ void op_attend(struct dev *d, struct tensor *out, const struct tensor *q,
     check_f32(out, r->n, q->cols);
     CHECK(q->cols % at->n_head == 0 && (picked != NULL) == at->picked);
     d->ops->attend(d, out, q, picked, at, r, l);
+    if (at->back && !d->ops->attends_back)
+        d->ops->rope(d, out, at->n_head, at->back, true, r);
     done(d, "attend", NULL, 1);
 }
 

@@ -87,6 +87,7 @@ struct attention {
     float scale;        /* of the scores */
     const float *sink;  /* [n_head] */
     bool picked;        /* of the compressed rows only those picked, not all visible ones */
+    const struct rope *back; /* values carry their rotation: the row's own is undone; or NULL */
 };
 
 /* ---- plain ------------------------------------------------------------------------------- */

@@ -41,6 +41,7 @@ struct ops {
                     const struct route *, const struct tensor *, float);
     void (*sum_experts)(struct dev *, struct tensor *, const struct tensor *,
                         const struct route *);
+    bool attends_back; /* attend undoes rotations itself */
     /* Several ops at once; NULL: one after another. */
     void (*hc_mix_norm)(struct dev *, struct tensor *, struct tensor *, const struct tensor *,
                         const struct hc *, const float *, float);

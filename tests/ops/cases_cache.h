@@ -65,9 +65,10 @@ static void lay_out(struct cache *c, uint8_t *mem, int width, int index_width)
     c->mem = mem;
 }
 
-static void build_cache(struct cache *c, bool packed, int ratio, int width, int index_width)
+static void build_wide_cache(struct cache *c, int head_dim, bool packed, int ratio, int width,
+                             int index_width)
 {
-    int head_dim = 80, rope_dim = 16, index_dim = 64;
+    int rope_dim = 16, index_dim = 64;
     c->shape = (struct kv_shape){
         .packed = packed,
         .head_dim = head_dim,
@@ -84,6 +85,11 @@ static void build_cache(struct cache *c, bool packed, int ratio, int width, int 
         c->layer[q].ratio = ratio;
     lay_out(c, NULL, width, index_width);
     lay_out(c, take(c->bytes), width, index_width);
+}
+
+static void build_cache(struct cache *c, bool packed, int ratio, int width, int index_width)
+{
+    build_wide_cache(c, 80, packed, ratio, width, index_width);
 }
 
 static void pack_row(const struct kv_shape *s, bool index, const float *x, uint8_t *row)
@@ -527,14 +533,16 @@ static void set_largest(struct tensor *x, float most)
             tensor_f32(x, i)[k] = fminf(most, fmaxf(-most, tensor_f32(x, i)[k]));
 }
 
-static void attend_case(int n, enum fill fill, bool packed, int ratio)
+static void attend_case(int n, enum fill fill, bool packed, int ratio, int head_dim)
 {
     struct cache_in p = { 0 };
-    int n_head = 1 + roll(80);
-    build_cache(&p.cache, packed, ratio, 8, 8);
+    int n_head = 1 + roll(head_dim > 80 ? 20 : 80);
+    build_wide_cache(&p.cache, head_dim, packed, ratio, 8, 8);
     fill_cache(&p.cache, false);
     two_spans(&p, n, ratio ? BLOCKS * p.cache.shape.block_tok : 5000);
-    p.at = (struct attention){ n_head, .2f, random_floats(n_head, 0), ratio == 4 && roll(3) };
+    p.rope = random_rope(8);
+    p.at = (struct attention){ n_head, .2f, random_floats(n_head, 0), ratio == 4 && roll(3),
+                               roll(2) ? &p.rope : NULL };
     if (p.at.picked)
         p.picked = random_picks(&p, 37);
     p.x = random_tensor(n_head * p.cache.shape.head_dim, n, fill);
@@ -555,7 +563,9 @@ static void test_attend(void **state)
     for (size_t n = 0; n < COUNT_OF(row_counts); n++)
         for (int fill = 0; fill < N_FILL; fill++)
             for (int k = 0; k < 6; k++)
-                attend_case(row_counts[n], (enum fill)fill, k % 2, ratios[k / 2]);
+                attend_case(row_counts[n], (enum fill)fill, k % 2, ratios[k / 2], 80);
+    for (int k = 0; k < 6; k++)
+        attend_case(k % 2 ? 2 : 16, FILL_RANDOM, true, ratios[k / 2], 512);
 }
 
 #endif

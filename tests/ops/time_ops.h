@@ -222,7 +222,7 @@ static void build_layer(struct layer_job *j, int n, int context)
     j->p.comp = (struct compressor){ random_floats(4096, 0), random_floats(512, 1), 4, 512, 1024,
                                      1e-6f, false };
     j->p.ix = (struct indexer){ TIME_HEADS, 128, 512, .01f };
-    j->p.at = (struct attention){ TIME_HEADS, .04f, random_floats(TIME_HEADS, 0), true };
+    j->p.at = (struct attention){ TIME_HEADS, .04f, random_floats(TIME_HEADS, 0), true, NULL };
     j->p.x = random_tensor(512, n, FILL_RANDOM);
     j->p.s = random_tensor(1024, n, FILL_RANDOM);
     j->p.weight = random_tensor(TIME_HEADS, n, FILL_RANDOM);

@@ -162,7 +162,7 @@ static void attention_with_sink(void **state)
     struct kv_layer layer = { .ring = (uint8_t *)ring };
     struct kv_view view = { &shape, 1, &layer }, *views[1] = { &view };
     const float sink[1] = { 0.5f };
-    const struct attention at = { 1, 0.5f, sink, false };
+    const struct attention at = { 1, 0.5f, sink, false, NULL };
     struct row row = { 0, 2, 0, false }; /* sees positions 1 and 2, not 0 */
     struct rows r = { 1, &row, 1, views };
     (void)state;

@@ -1,8 +1,8 @@
 /* attend.cu - one softmax over the window, the compressed rows and the sink; keys are the values.
  *
- * A row's keys are cut into segments of 128, each with a softmax of its own, in a block of its own;
- * a second kernel merges them in ascending order. This is for few rows, and for more of a cache in
- * float32: FEW_MAX of them at a time, so that memory for segments is bounded. */
+ * Packed rows of the cache are for attend_few.cu and attend_many.cu. Here are rows of any kind: a
+ * row's keys are cut into segments of 128, each with a softmax of its own in blocks of their own; a
+ * second kernel merges segments in ascending order. */
 #include "attend_impl.h"
 
 extern "C" {
@@ -190,22 +190,15 @@ __global__ void __launch_bounds__(THREADS) merge_kernel(struct attending p)
 
 /* ---- the op -------------------------------------------------------------------------------- */
 
-static int most_keys(const struct rows *r, const struct tensor *picked, int l)
+/* Of the compressed rows, the most that one row of the step sees. */
+static int most_blocks(const struct rows *r, const struct tensor *picked, int l)
 {
-    int most = 1;
+    int most = 0;
     for (int i = 0; i < r->n; i++) {
-        const struct kv_view *view = r->kv[r->host[i].seq];
-        int ratio = view->layer[l].ratio, n = ratio ? (r->host[i].pos + 1) / ratio : 0;
-        most = MAX(most, view->shape->window + (picked ? MIN(n, picked->cols) : n));
+        int ratio = r->kv[r->host[i].seq]->layer[l].ratio;
+        most = MAX(most, ratio ? (r->host[i].pos + 1) / ratio : 0);
     }
-    return most;
-}
-
-static void attend_few(struct dev *d, const struct attending *p, int n)
-{
-    unsigned heads = blocks_for((size_t)p->n_head, HEADS);
-    LAUNCH(d, segment_kernel, dim3((unsigned)p->n_segment, heads, (unsigned)n), THREADS, 0, *p);
-    LAUNCH(d, merge_kernel, dim3((unsigned)p->n_head, (unsigned)n), THREADS, 0, *p);
+    return picked ? MIN(most, picked->cols) : most;
 }
 
 /* The same for rows from i on. */
@@ -219,39 +212,64 @@ static struct attending from_row(const struct attending *p, int i)
     return part;
 }
 
+/* Rows of any kind: FEW_MAX at a time. */
+static void attend_plain(struct dev *d, const struct attending *p, int n)
+{
+    unsigned heads = blocks_for((size_t)p->n_head, HEADS), segments = (unsigned)p->n_segment;
+    for (int i = 0; i < n; i += FEW_MAX) {
+        struct attending part = from_row(p, i);
+        unsigned some = (unsigned)MIN(FEW_MAX, n - i);
+        LAUNCH(d, segment_kernel, dim3(segments, heads, some), THREADS, 0, part);
+        LAUNCH(d, merge_kernel, dim3((unsigned)p->n_head, some), THREADS, 0, part);
+    }
+}
+
+/* Everything but where things lie. */
+static struct attending attending_of(const struct tensor *q, const struct attention *at,
+                                     const struct rows *r, int l)
+{
+    struct attending p;
+    memset(&p, 0, sizeof p);
+    p.n_head = at->n_head;
+    p.dim = q->cols / at->n_head;
+    p.l = l;
+    p.scale = at->scale;
+    p.sink = at->sink;
+    p.ratio = r->kv[r->host[0].seq]->layer[l].ratio;
+    CHECK(p.dim <= MAX_DIM);
+    return p;
+}
+
 void cuda_attend(struct dev *d, struct tensor *out, const struct tensor *q,
                  const struct tensor *picked, const struct attention *at, const struct rows *r,
                  int l)
 {
-    struct attending p;
     size_t mark = arena_mark(&d->scratch);
-    bool many = r->n > FEW_MAX && cuda_attends_many(r->kv[r->host[0].seq]->shape);
-    memset(&p, 0, sizeof p);
-    p.n_head = at->n_head;
-    p.dim = q->cols / at->n_head;
-    p.n_segment = (most_keys(r, picked, l) + SEGMENT - 1) / SEGMENT;
-    CHECK(p.dim <= MAX_DIM);
-    if (!many)
-        p.part = (float *)dev_alloc(d, (size_t)MIN(r->n, FEW_MAX) *
-                                           (size_t)(p.n_head * p.n_segment) *
-                                           (size_t)(p.dim + 2) * sizeof(float));
+    const struct kv_shape *shape = r->kv[r->host[0].seq]->shape;
+    struct attending p = attending_of(q, at, r, l);
+    bool packed = cuda_attends_many(shape), few = packed && r->n <= FEW_MAX;
+    int n_block = most_blocks(r, picked, l), n_plain = MIN(r->n, FEW_MAX) * p.n_head;
+    p.n_window = few ? cuda_few_segments(shape->window) : 0;
+    p.n_segment = few ? p.n_window + cuda_few_segments(n_block)
+                      : (shape->window + n_block + SEGMENT - 1) / SEGMENT;
+    if (few)
+        p.part = (float *)dev_alloc(d, cuda_few_bytes(&p, r->n));
+    else if (!packed)
+        p.part = (float *)dev_alloc(d, (size_t)(n_plain * p.n_segment) * (size_t)(p.dim + 2) *
+                                           sizeof(float));
     const struct cu_step *s = cuda_runs(d) ? cuda_rows(d, r) : NULL;
     if (s) {
         p.q = mat_of(q);
         p.out = mat_of(out);
-        p.l = l;
-        p.scale = at->scale;
-        p.sink = at->sink;
         p.picked = picked ? (const int32_t *)picked->data : NULL;
         p.picked_pitch = picked ? picked->pitch / sizeof(int32_t) : 0;
         p.n_picked = picked ? picked->cols : 0;
         p.step = *s;
+        if (few && at->back)
+            p.back = *at->back;
+        (few ? cuda_attend_few : packed ? cuda_attend_many : attend_plain)(d, &p, r->n);
     }
-    if (s && many)
-        cuda_attend_many(d, &p, r->n);
-    for (int i = 0; s && !many && i < r->n; i += FEW_MAX) {
-        struct attending part = from_row(&p, i);
-        attend_few(d, &part, MIN(FEW_MAX, r->n - i));
-    }
+    if (at->back && !few)
+        cuda_rope(d, out, at->n_head, at->back, true, r);
     arena_rewind(&d->scratch, mark);
 }

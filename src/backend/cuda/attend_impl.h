@@ -16,7 +16,9 @@ struct attending {
     size_t picked_pitch;
     int n_picked;
     float *part; /* [row][head][n_segment] of max, sum, dim values */
-    int n_segment;
+    int n_segment, n_window; /* n_window: segments of the window, where it has its own */
+    int ratio;
+    struct rope back; /* the output's rotation undone; no pairs: left as it is */
     struct cu_step step;
 };
 
@@ -62,5 +64,10 @@ __device__ __forceinline__ float exp_below(float x, float max)
 /* attend_many.cu: more than FEW_MAX rows, of a cache whose rows are like that. */
 bool cuda_attends_many(const struct kv_shape *s);
 void cuda_attend_many(struct dev *d, const struct attending *p, int n);
+
+/* attend_few.cu: up to FEW_MAX of the same; segments of n keys, bytes of p->part. */
+int cuda_few_segments(int n);
+size_t cuda_few_bytes(const struct attending *p, int n);
+void cuda_attend_few(struct dev *d, const struct attending *p, int n);
 
 #endif

@@ -40,6 +40,7 @@ void cuda_ops_fill(struct ops *ops)
     ops->prepare = cuda_prepare;
     ops->index_query = cuda_index_query;
     ops->pick = cuda_pick;
+    ops->attends_back = true;
     ops->attend = cuda_attend;
     ops->route = cuda_route;
     ops->experts = cuda_experts;

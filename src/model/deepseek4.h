@@ -5,6 +5,7 @@
 
 #include "deepseek4_names.h"
 #include "model.h"
+#include "send.h"
 #include "slab.h"
 
 /* Weights are [out, in]; vectors are float32. */
@@ -58,6 +59,7 @@ struct model {
     const struct weights *files;
     struct slab held;                    /* all other weights, if they are not mapped */
     struct dsv4_copy *copies;
+    struct send_list sends;              /* matrices that a device has room for, not yet there */
     int kv_ratio[DSV4_MAX_LAYER + 1];
 };
 

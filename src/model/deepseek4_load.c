@@ -72,15 +72,6 @@ static void *take_there(struct loader *ld, size_t bytes)
     return mem;
 }
 
-static void check_device(struct loader *ld)
-{
-    const struct err *e = &ld->m->dev->err;
-    if (e->code == ERR_NONE)
-        return;
-    err_set(ld->e, e->code, "%s", e->text);
-    ld->failed = true;
-}
-
 /* What ops will read, where the device can: a copy there, if its memory is apart. */
 static const void *place(struct loader *ld, const void *data, size_t bytes)
 {
@@ -90,8 +81,8 @@ static const void *place(struct loader *ld, const void *data, size_t bytes)
     void *mem = take_there(ld, bytes);
     if (!mem)
         return NULL;
-    dev_copy(d, mem, data, bytes);
-    check_device(ld);
+    if (dev_copy_now(d, mem, data, bytes, ld->e) < 0)
+        ld->failed = true;
     return mem;
 }
 
@@ -145,7 +136,7 @@ static size_t count_held(const struct model *m)
 }
 
 /* Before anything is taken: whether a device with memory of its own has room for all weights. */
-static int check_room(const struct model *m, struct err *e)
+static int check_room(struct model *m, struct err *e)
 {
     size_t sum = m->info.held_bytes;
     for (int i = 0; i < weights_count(m->files); i++) {
@@ -154,6 +145,7 @@ static int check_room(const struct model *m, struct err *e)
         if (p.role < DSV4_N_ROLE && !p.is_scale && is_expert(p.role))
             sum += w->bytes + scale_size(w);
     }
+    m->info.there_bytes = dev_is_apart(m->dev) ? sum : 0;
     if (!dev_is_apart(m->dev) || sum <= dev_memory_left(m->dev))
         return 0;
     return err_set(e, ERR_NO_MEMORY, "%s: the weights are %.2f GB, device %s has %.2f GB left",
@@ -264,27 +256,35 @@ static struct tensor tensor_near(struct loader *ld, const struct weight *w)
     return t;
 }
 
-/* In memory of the device, without a way through the host's. */
-static struct tensor made_there(struct loader *ld, const struct weight *w)
+/* The vendor's "X.scale" of "X.weight"; NULL when the type needs none. */
+static const struct weight *scale_of(const struct loader *ld, const struct weight *w)
+{
+    char name[DSV4_NAME_MAX];
+    if (!w->scale)
+        return NULL;
+    snprintf(name, sizeof name, "%.*s.scale", (int)(strlen(w->name) - strlen(".weight")), w->name);
+    const struct weight *scale = weights_find(ld->m->files, name);
+    CHECK(scale && scale->data == w->scale);
+    return scale;
+}
+
+/* Where a device that is apart will have it. */
+static struct tensor tensor_there(struct loader *ld, const struct weight *w)
 {
     struct tensor t = tensor_in_file(ld, w);
+    const struct weight *scale = ld->failed ? NULL : scale_of(ld, w);
     t.data = take_there(ld, w->bytes);
-    if (t.data)
-        dev_random(ld->m->dev, &w->random, n_block(w), t.data);
-    check_device(ld);
+    t.scale = scale ? take_there(ld, scale->bytes) : NULL;
+    if (!ld->failed && (send_add(&ld->m->sends, w, t.data, ld->e) < 0 ||
+                        (scale && send_add(&ld->m->sends, scale, (void *)(uintptr_t)t.scale,
+                                           ld->e) < 0)))
+        ld->failed = true;
     return t;
 }
 
 static struct tensor tensor_of(struct loader *ld, const struct weight *w)
 {
-    if (w && w->counted && dev_is_apart(ld->m->dev))
-        return made_there(ld, w);
-    struct tensor t = tensor_near(ld, w);
-    if (ld->failed)
-        return t;
-    t.scale = place(ld, t.scale, scale_size(w));
-    t.data = (void *)(uintptr_t)place(ld, t.data, w->bytes);
-    return t;
+    return w && dev_is_apart(ld->m->dev) ? tensor_there(ld, w) : tensor_near(ld, w);
 }
 
 static struct tensor matrix(struct loader *ld, enum dsv4_role role)
@@ -368,18 +368,6 @@ static struct expert_set experts(struct loader *ld)
 static struct expert_extent extent_of(const struct weight *w)
 {
     return (struct expert_extent){ (uint64_t)w->offset, w->bytes, w->file };
-}
-
-/* The vendor's "X.scale" of "X.weight"; NULL when the type needs none. */
-static const struct weight *scale_of(const struct loader *ld, const struct weight *w)
-{
-    char name[DSV4_NAME_MAX];
-    if (!w->scale)
-        return NULL;
-    snprintf(name, sizeof name, "%.*s.scale", (int)(strlen(w->name) - strlen(".weight")), w->name);
-    const struct weight *scale = weights_find(ld->m->files, name);
-    CHECK(scale && scale->data == w->scale);
-    return scale;
 }
 
 /* Where the bytes of a role's experts are. */
@@ -684,11 +672,17 @@ int model_open(struct model **out, const struct weights *w, struct dev *d,
     return 0;
 }
 
+int model_load(struct model *m, const struct report *told, struct err *e)
+{
+    return m->sends.n ? send_all(&m->sends, m->files, m->dev, told, e) : 0;
+}
+
 /* tidy: heap - the other end of model_open */
 void model_close(struct model *m)
 {
     if (!m)
         return;
+    send_release(&m->sends);
     slab_close(&m->held);
     expert_map_close(&m->map);
     while (m->copies) {

@@ -22,6 +22,10 @@ int model_open(struct model **m, const struct weights *w, struct dev *d,
                const struct model_options *opt, struct err *e);
 void model_close(struct model *m);
 
+/* To a device that is apart come its matrices, for which model_open() took the memory; elsewhere
+ * nothing is left to do. Before the first step. */
+int model_load(struct model *m, const struct report *told, struct err *e);
+
 struct model_info {
     int n_layer, n_embd, n_vocab, n_expert, n_used;
     int64_t ctx_trained;  /* most positions the network was made for */
@@ -30,6 +34,7 @@ struct model_info {
     bool has_mtp, simulate;
     int window;
     size_t converted_bytes; /* anonymous memory taken at open, mapped tensors not counted */
+    size_t there_bytes;     /* of weights in the memory of a device that is apart */
     size_t held_bytes;      /* what `hold` takes, or would take */
 };
 const struct model_info *model_info(const struct model *m);

@@ -79,6 +79,22 @@ void dev_copy(struct dev *d, void *to, const void *from, size_t bytes)
         memcpy(to, from, bytes);
 }
 
+int dev_lanes(struct dev *d, int n, size_t bytes, void **mem, struct err *e)
+{
+    CHECK(dev_is_apart(d) && n >= 1 && n <= DEV_LANES);
+    return d->ops->lanes(d, n, bytes, mem, e);
+}
+
+int dev_send(struct dev *d, int lane, void *to, size_t bytes, struct err *e)
+{
+    return d->ops->send(d, lane, to, bytes, e);
+}
+
+void dev_lanes_close(struct dev *d)
+{
+    d->ops->lanes_close(d);
+}
+
 void dev_random(struct dev *d, const struct quant_random *q, size_t n, void *to)
 {
     CHECK(quant_random_can(q));

@@ -120,6 +120,13 @@ struct tensor dev_look(struct dev *d, const struct tensor *t);
 /* Copy between host and device, after all queued work. A failure is the step's. */
 void dev_copy(struct dev *d, void *to, const void *from, size_t bytes);
 
+/* Loading a device that is apart: n lanes, each with so much of the host's memory in mem[] that is
+ * copied fast, and copies from there that are done on return. A lane is one thread's at a time. */
+enum { DEV_LANES = 16 };
+int dev_lanes(struct dev *d, int n, size_t bytes, void **mem, struct err *e);
+int dev_send(struct dev *d, int lane, void *to, size_t bytes, struct err *e);
+void dev_lanes_close(struct dev *d); /* also after a failure */
+
 /* The first n blocks of random numbers to memory of the device, as a step's work. */
 void dev_random(struct dev *d, const struct quant_random *q, size_t n, void *to);
 

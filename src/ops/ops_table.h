@@ -55,6 +55,9 @@ struct ops {
     /* Memory of the device; copies within it; what is left of it. */
     int (*take)(struct dev *, void **, size_t, struct err *);
     void (*move)(struct dev *, const struct dev_piece *, int);
+    int (*lanes)(struct dev *, int, size_t, void **, struct err *); /* dev_lanes(), dev_send() */
+    int (*send)(struct dev *, int, void *, size_t, struct err *);
+    void (*lanes_close)(struct dev *);
     void (*mark)(struct dev *, int);            /* dev_mark(), dev_between(), dev_stall() */
     double (*between)(struct dev *, int, int);
     void (*stall)(struct dev *, double);

@@ -239,6 +239,35 @@ static int open_model(struct engine *e, const struct dstar_options *o, struct er
     return 0;
 }
 
+/* What a device that is apart will hold, said before anything is brought there. */
+static void tell_memory(const struct engine *e)
+{
+    const struct budget *b = &e->budget;
+    size_t weights = model_info(e->model)->there_bytes, left = dev_memory_left(e->dev);
+    size_t rest = b->scratch + b->cache + b->session * (size_t)b->n_session;
+    log_put(&e->log, LOG_INFO, "%s: device %s: %s of weights, %s of cache for %d tokens, %s of a "
+            "conversation's state, %s for a step; %s stay free", e->path, e->dev->name,
+            bytes_text((double)weights).s, bytes_text((double)b->cache).s, b->ctx,
+            bytes_text((double)b->session).s, bytes_text((double)b->scratch).s,
+            bytes_text((double)(left > rest ? left - rest : 0)).s);
+}
+
+static int tell_loading(void *user, const char *what, double done)
+{
+    const struct dstar_options *o = user;
+    return o->progress ? o->progress(o->progress_user, what, .2 + .8 * done) : 0;
+}
+
+static int load_model(struct engine *e, const struct dstar_options *o, struct err *err)
+{
+    struct dstar_options copy = *o;
+    const struct report told = { tell_loading, &copy };
+    if (dev_is_apart(e->dev))
+        tell_memory(e);
+    TRY(take_memory(e, err));
+    return model_load(e->model, &told, err);
+}
+
 int engine_open(struct engine *e, const struct dstar_options *o, struct err *err)
 {
     double start = clock_now_s();
@@ -263,7 +292,7 @@ int engine_open(struct engine *e, const struct dstar_options *o, struct err *err
         TRY(progress(o, "memory", 0.2, err));
         if (e->budget.is_streaming)
             TRY(stream_open(e, o, err));
-        TRY(take_memory(e, err));
+        TRY(load_model(e, o, err));
     }
     e->load_s = clock_now_s() - start;
     return progress(o, "ready", 1, err);

@@ -415,6 +415,7 @@ static inline const char *cudaGetErrorString(cudaError_t) { return "no error"; }
 void *emu_device_take(size_t n);
 void emu_device_give_back(void *p);
 void emu_device_open(bool open); /* to kernels and copies */
+void emu_copy(void *to, const void *from, size_t n); /* any thread may */
 
 template <class T> static inline cudaError_t cudaMalloc(T **p, size_t n)
 {
@@ -433,9 +434,7 @@ static inline cudaError_t cudaFreeHost(void *p) { free(p); return 0; }
 static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind,
                                           cudaStream_t)
 {
-    emu_device_open(true);
-    memcpy(to, from, n);
-    emu_device_open(false);
+    emu_copy(to, from, n);
     return 0;
 }
 static inline cudaError_t cudaMemsetAsync(void *to, int c, size_t n, cudaStream_t)

@@ -1,6 +1,7 @@
 /* emulator.cc - runs the blocks of a launch, one after another; see cuda_runtime.h here. */
 #include "cuda_runtime.h"
 
+#include <pthread.h>
 #include <sys/mman.h>
 
 emu_machine emu;
@@ -20,6 +21,16 @@ void emu_device_open(bool open)
 {
     if (space.used && mprotect(space.base, space.used, open ? PROT_READ | PROT_WRITE : PROT_NONE))
         emu_fail("memory of the device cannot be protected");
+}
+
+void emu_copy(void *to, const void *from, size_t n)
+{
+    static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&one);
+    emu_device_open(true);
+    memcpy(to, from, n);
+    emu_device_open(false);
+    pthread_mutex_unlock(&one);
 }
 
 void *emu_device_take(size_t n)

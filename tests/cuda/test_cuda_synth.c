@@ -80,7 +80,7 @@ static int keep(void *user, int pos, const float *logits, const float *mtp)
 static float *run(const char *device, const char *recipe, bool counted)
 {
     static const int32_t id[N_TOK] = { 5, 999, 77 };
-    struct synth_options o = { .shape = "small", .recipe = recipe, .n_layer = 3, .n_expert = 8,
+    struct synth_options o = { .shape = "small", .recipe = recipe, .n_layer = 3, .n_expert = 48,
                                .tokenizer = "models/pebble/tokenizer.json", .seed = 3,
                                .counted = counted };
     struct dstar_options open;
@@ -120,11 +120,58 @@ static void models_are_the_same(void **state)
     }
 }
 
+struct seen {
+    int n; /* reports on weights */
+    double last, until;
+};
+
+static int see(void *user, const char *what, double done)
+{
+    struct seen *s = user;
+    if (strcmp(what, "weights") == 0 && done > .1) {
+        s->n++;
+        assert_true(done <= 1);
+        s->last = done > s->last ? done : s->last;
+    }
+    return done > s->until;
+}
+
+/* Weights that are stored come in pieces, seen and ended by whoever opens the model. */
+static void loading_is_seen(void **state)
+{
+    (void)state;
+    struct synth_options o = { .shape = "small", .recipe = "lossless", .n_expert = 48,
+                               .tokenizer = "models/pebble/tokenizer.json" };
+    struct dstar_options open;
+    struct dstar_error error;
+    struct file_memory m;
+    struct err e = { 0 };
+    dstar_engine *engine = NULL;
+    struct seen all = { .until = 2 }, half = { .until = .5 };
+    if (synth_memory(&o, &m, &e) < 0)
+        fail_msg("%s", e.text);
+    dstar_options_init(&open);
+    open.model = m.path;
+    open.device = "cuda";
+    open.ctx = 512;
+    open.progress = see;
+    open.progress_user = &half;
+    assert_int_equal(dstar_open(&engine, &open, &error), DSTAR_CANCELLED);
+    assert_null(engine);
+    open.progress_user = &all;
+    if (dstar_open(&engine, &open, &error) < 0)
+        fail_msg("%s", error.text);
+    dstar_close(engine);
+    file_memory_close(&m);
+    assert_true(half.n >= 1 && all.n > 3 && half.last < all.last && all.last > .8);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bytes_are_the_same),
         cmocka_unit_test(models_are_the_same),
+        cmocka_unit_test(loading_is_seen),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -62,6 +62,11 @@ struct cuda {
     int n_look;
     size_t shared_max; /* what a block may ask for */
     int n_unit;        /* multiprocessors */
+    struct {
+        cudaStream_t stream;
+        void *mem;                  /* pinned */
+    } lane[DEV_LANES];              /* while weights are loaded */
+    int n_lane;
     cudaEvent_t mark[DEV_MARKS];    /* for measuring; 0: never set */
     char describe[160];
 };

@@ -45,6 +45,10 @@ void cuda_pick(struct dev *, struct tensor *, const struct tensor *, const struc
 void cuda_attend(struct dev *, struct tensor *, const struct tensor *, const struct tensor *,
                  const struct attention *, const struct rows *, int);
 
+int cuda_lanes(struct dev *, int, size_t, void **, struct err *);
+int cuda_send_lane(struct dev *, int, void *, size_t, struct err *);
+void cuda_lanes_close(struct dev *);
+
 void cuda_mark(struct dev *, int);
 double cuda_between(struct dev *, int, int);
 void cuda_stall(struct dev *, double);

@@ -1,0 +1,33 @@
+/* send.h - weights on their way to the memory of a device that is apart.
+ *
+ * First all are named, with the places they will have; then all are sent at once: threads read
+ * pieces of the files, each into memory of its own from which the device copies fast, while others
+ * copy. Random weights that are not stored are made there. */
+#ifndef DS_SEND_H
+#define DS_SEND_H
+
+#include "dev.h"
+#include "report.h"
+#include "weights.h"
+
+struct send_item {
+    const struct weight *w;
+    uint8_t *to;
+    int first; /* its first piece */
+};
+
+struct send_list {
+    struct send_item *item;
+    int n, cap, n_piece;
+};
+
+/* w will be wanted at `to`. */
+int send_add(struct send_list *l, const struct weight *w, void *to, struct err *e);
+
+/* All of them; the list is empty afterwards. ERR_CANCELLED: told did not want it. */
+int send_all(struct send_list *l, const struct weights *files, struct dev *d,
+             const struct report *told, struct err *e);
+
+void send_release(struct send_list *l);
+
+#endif

@@ -1,25 +1,15 @@
 /* hc.cu - hyper-connections: pieces of all streams are projected, each by a block of threads; then
  * two blocks for a row sum what the pieces say, make gates of it, mix and norm. */
-#include "floats_impl.h"
+#include "hc_impl.h"
 
 extern "C" {
 #include "cuda_ops_impl.h"
 }
 
 #define THREADS 256
-#define MAX_STREAM 8
 #define PIECE (2 * WARP) /* elements of every stream that a block projects */
 #define TURNS 4          /* numbers that a warp projects at once */
 #define ROWS 8           /* of the step, that a block projects */
-
-struct cu_hc {
-    const uint8_t *fn;
-    size_t fn_pitch;
-    enum dtype type;
-    const float *base, *scale;
-    int n_stream, n_iter, n_embd, m;
-    float eps, norm_eps;
-};
 
 /* What follows the mixing; no weight: nothing. */
 struct hc_norm {
@@ -35,19 +25,6 @@ static struct cu_hc hc_of(const struct hc *hc)
     return { (const uint8_t *)hc->fn.data, hc->fn.pitch, hc->fn.type, hc->base, hc->scale,
              hc->n_stream, hc->n_iter, hc->fn.cols / hc->n_stream, hc->fn.rows, hc->eps,
              hc->norm_eps };
-}
-
-/* Elements e and e + 1 of row i of fn, 0 from n on. */
-__device__ __forceinline__ float2 two_of_fn(const struct cu_hc *hc, int i, size_t at, int n)
-{
-    const uint8_t *row = hc->fn + i * hc->fn_pitch;
-    if (hc->type == DT_F32)
-        return { n > 0 ? __uint_as_float(load32(row + at * 4)) : 0,
-                 n > 1 ? __uint_as_float(load32(row + at * 4 + 4)) : 0 };
-    uint32_t two = n > 1 ? load32(row + at * 2) : n > 0 ? load16(row + at * 2) : 0;
-    if (hc->type == DT_F16)
-        return { f16_value(two & 0xffff), f16_value(two >> 16) };
-    return { __uint_as_float(two << 16), __uint_as_float(two & 0xffff0000) };
 }
 
 /* Elements e and e + 1 of every stream; n as before. */
@@ -297,11 +274,14 @@ __global__ void __launch_bounds__(ROW_THREADS) head_kernel(struct cu_mat x, stru
 static float *project(struct dev *d, const struct tensor *streams, const struct cu_hc *hc,
                       int *n_piece)
 {
-    *n_piece = (int)blocks_for((size_t)hc->n_embd, PIECE);
+    bool many = streams->rows > FEW_MAX;
+    *n_piece = many ? cuda_hc_pieces(hc) : (int)blocks_for((size_t)hc->n_embd, PIECE);
     size_t bytes = (size_t)streams->rows * (size_t)(hc->m + 1) * (size_t)*n_piece * sizeof(float);
     float *part = (float *)dev_alloc(d, bytes);
     dim3 grid((unsigned)*n_piece, blocks_for((size_t)streams->rows, ROWS));
-    if (cuda_runs(d) && hc->n_stream <= 4)
+    if (cuda_runs(d) && many)
+        cuda_hc_project_many(d, part, streams, hc);
+    else if (cuda_runs(d) && hc->n_stream <= 4)
         LAUNCH(d, project_kernel<4>, grid, THREADS, 0, part, mat_of(streams), streams->rows, *hc);
     else if (cuda_runs(d))
         LAUNCH(d, project_kernel<MAX_STREAM>, grid, THREADS, 0, part, mat_of(streams),

@@ -1,0 +1,163 @@
+/* hc_many.cu - the projection of many rows' streams: a warp sums for 8 rows what 12 rows of fn say,
+ * a lane for every 32nd group of four elements. fn is made float32 in shared memory, once for 32
+ * rows of the step; what comes next is on its way while the warps sum. */
+#include "hc_impl.h"
+
+#define THREADS 256
+#define ROWS 8          /* of the step, for a warp; a block has four times as many */
+#define NUMBERS 12      /* rows of fn, for a warp; a block has twice as many */
+#define TURN (4 * WARP) /* elements of a row that a warp takes at once */
+#define PIECE 2048      /* elements of a row that a block sums */
+#define PAIRS (2 * NUMBERS * TURN / 2 / THREADS) /* of fn, that a thread brings for a turn */
+
+struct fn_tile {
+    float f[2 * NUMBERS][TURN];
+};
+
+/* What a warp sums, up to element `last`: rows of the step from row0 on; of fn its block's from i0
+ * on. */
+struct span {
+    struct cu_mat streams;
+    int n_row, row0, i0, last;
+};
+
+/* A thread's part of the next turn. */
+struct coming {
+    float2 f[PAIRS];
+    float4 x[ROWS];
+};
+
+/* Four elements of which n are there. */
+__device__ __forceinline__ float4 four_at(const float *x, int n, bool aligned)
+{
+    if (n >= 4 && aligned)
+        return *(const float4 *)x;
+    return { n > 0 ? x[0] : 0, n > 1 ? x[1] : 0, n > 2 ? x[2] : 0, n > 3 ? x[3] : 0 };
+}
+
+/* Elements of a turn from k on. */
+__device__ __forceinline__ void fetch(struct coming *c, const struct cu_hc *hc,
+                                      const struct span *s, int k)
+{
+    bool aligned = (uintptr_t)s->streams.x % 16 == 0 && s->streams.pitch % 4 == 0;
+#pragma unroll
+    for (int j = 0; j < PAIRS; j++) {
+        int at = (int)threadIdx.x + j * THREADS, i = s->i0 + at / (TURN / 2);
+        int e = k + at % (TURN / 2) * 2;
+        c->f[j] = { 0, 0 };
+        if (i < hc->m)
+            c->f[j] = two_of_fn(hc, i, (size_t)e, s->last - e);
+    }
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        int row = s->row0 + r < s->n_row ? s->row0 + r : s->n_row - 1, e = k + 4 * LANE;
+        c->x[r] = four_at(s->streams.x + row * s->streams.pitch + e, s->last - e, aligned);
+    }
+}
+
+__device__ __forceinline__ void place_fn(struct fn_tile *t, const struct coming *c)
+{
+    float2 *to = (float2 *)t->f;
+#pragma unroll
+    for (int j = 0; j < PAIRS; j++)
+        to[threadIdx.x + j * THREADS] = c->f[j];
+}
+
+__device__ __forceinline__ float add_four(float4 a, float4 b, float sum)
+{
+    return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, sum))));
+}
+
+/* sum: [NUMBERS][ROWS]. */
+__device__ __forceinline__ void add_turn(const struct fn_tile *t, const float4 *x, float *sum,
+                                         float *square)
+{
+    const float(*f)[TURN] = t->f + WARP_ID % 2 * NUMBERS;
+#pragma unroll
+    for (int i = 0; i < NUMBERS; i++) {
+        float4 by = *(const float4 *)(f[i] + 4 * LANE);
+#pragma unroll
+        for (int r = 0; r < ROWS; r++)
+            sum[i * ROWS + r] = add_four(by, x[r], sum[i * ROWS + r]);
+    }
+#pragma unroll
+    for (int r = 0; r < ROWS; r++)
+        square[r] = add_four(x[r], x[r], square[r]);
+}
+
+/* Lanes in pairs add up their 2 * half sums: each keeps one half of them. */
+template <int half> __device__ __forceinline__ void fold(float *x)
+{
+#pragma unroll
+    for (int i = 0; i < half; i++) {
+        float own = LANE & half ? x[i + half] : x[i], other = LANE & half ? x[i] : x[i + half];
+        x[i] = own + __shfl_xor_sync(ALL_LANES, other, half);
+    }
+}
+
+/* Lane l gets the sum over all lanes of its x[l]. */
+__device__ __forceinline__ float sum_of_own(float *x)
+{
+    fold<16>(x);
+    fold<8>(x);
+    fold<4>(x);
+    fold<2>(x);
+    fold<1>(x);
+    return x[0];
+}
+
+/* A number of a row, as far as this piece goes, to part [rows][m + 1][pieces]. */
+__device__ __forceinline__ void store(float *part, const struct cu_hc *hc, int row, int i, float x)
+{
+    part[((size_t)row * (hc->m + 1) + i) * gridDim.x + blockIdx.x] = x;
+}
+
+/* Grid: pieces, 4 ROWS rows, 2 NUMBERS numbers. */
+__global__ void __launch_bounds__(THREADS) project_many_kernel(float *part, struct cu_mat streams,
+                                                               int n_row, struct cu_hc hc)
+{
+    SHARED(struct fn_tile, t);
+    int cols = hc.n_embd * hc.n_stream, first = (int)blockIdx.x * PIECE;
+    struct span s = { streams, n_row, ((int)blockIdx.y * 4 + WARP_ID / 2) * ROWS,
+                      (int)blockIdx.z * 2 * NUMBERS, first + PIECE < cols ? first + PIECE : cols };
+    float sum[NUMBERS * ROWS] = {}, square[ROWS] = {};
+    struct coming c;
+    fetch(&c, &hc, &s, first);
+    for (int k = first; k < s.last; k += TURN) {
+        float4 x[ROWS];
+#pragma unroll
+        for (int r = 0; r < ROWS; r++)
+            x[r] = c.x[r];
+        __syncthreads();
+        place_fn(&t, &c);
+        __syncthreads();
+        fetch(&c, &hc, &s, k + TURN);
+        add_turn(&t, x, sum, square);
+    }
+#pragma unroll
+    for (int j = 0; j < NUMBERS * ROWS / WARP; j++) {
+        float all = sum_of_own(sum + j * WARP);
+        int i = s.i0 + WARP_ID % 2 * NUMBERS + (j * WARP + LANE) / ROWS, row = s.row0 + LANE % ROWS;
+        if (i < hc.m && row < n_row)
+            store(part, &hc, row, i, all);
+    }
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        float all = warp_sum(square[r]);
+        if (LANE == 0 && s.i0 + WARP_ID % 2 == 0 && s.row0 + r < n_row)
+            store(part, &hc, s.row0 + r, hc.m, all);
+    }
+}
+
+int cuda_hc_pieces(const struct cu_hc *hc)
+{
+    return (int)blocks_for((size_t)hc->n_embd * (size_t)hc->n_stream, PIECE);
+}
+
+void cuda_hc_project_many(struct dev *d, float *part, const struct tensor *streams,
+                          const struct cu_hc *hc)
+{
+    dim3 grid((unsigned)cuda_hc_pieces(hc), blocks_for((size_t)streams->rows, 4 * ROWS),
+              blocks_for((size_t)hc->m, 2 * NUMBERS));
+    LAUNCH(d, project_many_kernel, grid, THREADS, 0, part, mat_of(streams), streams->rows, *hc);
+}

@@ -333,7 +333,7 @@ static void set_size(struct tensor *x, const struct tensor *w, double size)
 /* Experts 1, 4, 7 ... are at hand, the others' parts stay as they were. */
 static void experts_case(enum dtype half, enum dtype down, int n, enum fill fill)
 {
-    int n_embd = 256, n_mid = 512, n_expert = 9;
+    int n_embd = n % 2 ? 256 : 2304, n_mid = 512, n_expert = 9;
     struct expert e[3];
     struct experts_in p = { .some = { 3, e }, .clamp = 2.5f };
     for (int i = 0; i < 3; i++)

@@ -1,6 +1,5 @@
-/* gemv.cu - products with few rows of activations: a warp for a row of weights, a lane for 32 of
- * its elements at a time. The time is that of reading the weights, so they are read once for up to
- * eight rows. Also the ops themselves. */
+/* gemv.cu - products with few rows of activations, several in a launch. The time is that of reading
+ * the weights, so they are read once for up to eight rows. Also the ops themselves. */
 #include "numbers_impl.h"
 #include "packed_impl.h"
 #include "widen_impl.h"
@@ -12,86 +11,7 @@ extern "C" {
 #define THREADS 128
 #define ROWS (THREADS / WARP) /* of weights, for a block */
 
-/* ---- rounded activations, whole numbers ---------------------------------------------------- */
-
-template <int type>
-__device__ __forceinline__ float add_unit(const struct cu_unit *w, const struct cu_act *a, int u,
-                                          float sum)
-{
-    const int4 *q = (const int4 *)(a->row + (size_t)u * UNIT);
-    int4 lo = q[0], hi = q[1];
-    float d = act_d(a)[u / (a->block / UNIT)];
-    int s = __dp4a(w->q[0], lo.x, __dp4a(w->q[1], lo.y, __dp4a(w->q[2], lo.z, 0)));
-    s = __dp4a(w->q[3], lo.w, __dp4a(w->q[4], hi.x, __dp4a(w->q[5], hi.y, s)));
-    s = __dp4a(w->q[6], hi.z, __dp4a(w->q[7], hi.w, s));
-    sum = fmaf(w->d * d, (float)s, sum);
-    if (type == DT_Q2_K || type == DT_Q4_K) {
-        const int16_t *x = act_sums(a) + 2 * u;
-        sum = fmaf(-(w->dm * d), (float)(w->m[0] * x[0] + w->m[1] * x[1]), sum);
-    }
-    return sum;
-}
-
-template <int type, int n_x>
-__global__ void __launch_bounds__(THREADS) few_kernel(struct cu_product p)
-{
-    int r = (int)(blockIdx.x * ROWS + threadIdx.x / WARP);
-    const int block = type == DT_Q8_0 || type == DT_MXFP4 || type == DT_FP4 ? 32 : 256;
-    struct cu_job job = job_at(&p, (int)blockIdx.z);
-    if (r >= p.rows)
-        return;
-    struct cu_src src = job_row(&p, &job, r);
-    for (int i0 = 0; i0 < job.n; i0 += n_x) {
-        const uint8_t *x[n_x];
-        float sum[n_x];
-        for (int i = 0; i < n_x; i++) {
-            x[i] = job_in(&p, &job, i0 + i < job.n ? i0 + i : job.n - 1);
-            sum[i] = 0;
-        }
-        for (int u = LANE; u < p.k / UNIT; u += WARP) {
-            struct cu_unit w;
-            unit_load(type, &src, u, &w);
-#pragma unroll
-            for (int i = 0; i < n_x; i++) {
-                struct cu_act a = { x[i], p.k, block };
-                sum[i] = add_unit<type>(&w, &a, u, sum[i]);
-            }
-        }
-#pragma unroll
-        for (int i = 0; i < n_x; i++) {
-            float all = warp_sum(sum[i]);
-            if (LANE == 0 && i0 + i < job.n)
-                job_out(&p, &job, i0 + i)[r] = all;
-        }
-    }
-}
-
-template <int type> static void few(struct dev *d, const struct cu_product *p, dim3 grid)
-{
-    if (p->n == 1)
-        LAUNCH(d, (few_kernel<type, 1>), grid, THREADS, 0, *p);
-    else if (p->n == 2)
-        LAUNCH(d, (few_kernel<type, 2>), grid, THREADS, 0, *p);
-    else if (p->n <= 4)
-        LAUNCH(d, (few_kernel<type, 4>), grid, THREADS, 0, *p);
-    else
-        LAUNCH(d, (few_kernel<type, 8>), grid, THREADS, 0, *p);
-}
-
-void cuda_product_few(struct dev *d, const struct cu_product *p, int n_job)
-{
-    dim3 grid(blocks_for((size_t)p->rows, ROWS), 1, (unsigned)n_job);
-    switch (p->type) {
-    case DT_Q8_0: few<DT_Q8_0>(d, p, grid); return;
-    case DT_MXFP4: few<DT_MXFP4>(d, p, grid); return;
-    case DT_FP4: few<DT_FP4>(d, p, grid); return;
-    case DT_Q2_K: few<DT_Q2_K>(d, p, grid); return;
-    case DT_Q4_K: few<DT_Q4_K>(d, p, grid); return;
-    default: few<DT_IQ2_XXS>(d, p, grid);
-    }
-}
-
-/* ---- activations as they are --------------------------------------------------------------- */
+/* ---- packed weights, activations as they are ----------------------------------------------- */
 
 /* sum plus n of 32 elements of w times those of x. */
 __device__ __forceinline__ float add_widened(const float *w, const float *x, int n, float sum)

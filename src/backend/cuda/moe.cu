@@ -1,7 +1,7 @@
 /* moe.cu - routed experts. Their pairs (a row's use of an expert) are grouped on the device, so
  * that the host need not wait for the route; then gate and up, the gate with the routing weight,
  * and down are products with a job for every expert that is used. */
-#include "product_impl.h"
+#include "pairs_impl.h"
 
 extern "C" {
 #include "cuda_ops_impl.h"
@@ -219,17 +219,61 @@ static void product(struct dev *d, struct experts *p, int which, float *out)
     if (block) {
         struct cu_pack pack = { c.x, c.x_pitch, p->packed, c.k, block,
                                 down ? p->n_pair : p->x->rows, act_bytes(block, c.k) };
-        if (few)
-            cuda_pack(d, &pack);
-        else
-            cuda_pack_many(d, &pack, 1);
+        cuda_pack_many(d, &pack, 1);
         c.x = p->packed;
         c.x_pitch = act_bytes(block, c.k);
     }
-    if (few)
-        (block ? cuda_product_few : cuda_product_few_exact)(d, &c, n_job);
+    if (block)
+        cuda_product_many(d, &c, n_job);
     else
-        (block ? cuda_product_many : cuda_product_many_exact)(d, &c, n_job);
+        (few ? cuda_product_few_exact : cuda_product_many_exact)(d, &c, n_job);
+}
+
+static struct cu_matrices matrices(const struct experts *p, int which)
+{
+    struct cu_matrices m = { weights_of(matrix(&p->some->e[0], which)), 0, 0, p->w[which] };
+    if (p->regular[which]) {
+        m.pitch = distance(p->some, which);
+        m.scale_pitch = scale_distance(p->some, which);
+    }
+    return m;
+}
+
+/* Few rows, and nobody to be shown the pairs: gate and up in one launch, down in another. */
+static bool pairs_serve(struct dev *d, const struct experts *p)
+{
+    const struct tensor *gate = &p->some->e[0].gate, *down = &p->some->e[0].down;
+    return p->x->rows <= FEW_MAX && !d->watch && !cuda_of(d)->exact &&
+           gate->type == p->some->e[0].up.type && cuda_pairs_fit(d, gate->type, gate->cols) &&
+           cuda_pairs_fit(d, down->type, down->cols);
+}
+
+static void run_pairs(struct dev *d, const struct experts *p)
+{
+    struct cu_pairs c;
+    memset(&c, 0, sizeof c);
+    c.set = { p->g.n_set, p->g.first_id, p->g.id };
+    c.route = p->g.route;
+    c.route_pitch = p->g.route_pitch;
+    c.weight = (const float *)p->route->weight.data;
+    c.weight_pitch = p->route->weight.pitch / sizeof(float);
+    c.n_used = p->g.n_used;
+    c.n_pair = p->n_pair;
+    for (int down = 0; down < 2; down++) {
+        const struct tensor *w = matrix(&p->some->e[0], down ? DOWN : GATE);
+        c.f.type = w->type;
+        c.f.k = w->cols;
+        c.f.rows = w->rows;
+        c.f.clamp = p->clamp;
+        c.f.x = (const uint8_t *)(down ? (void *)p->gate : p->x->data);
+        c.f.x_pitch = down ? (size_t)p->n_mid * sizeof(float) : p->x->pitch;
+        c.f.out = down ? (float *)p->part->data : p->gate;
+        c.f.out_pitch = down ? p->part->pitch / sizeof(float) : (size_t)p->n_mid;
+        c.x_div = down ? 1 : p->g.n_used;
+        c.w = matrices(p, down ? DOWN : GATE);
+        c.up = down ? cu_matrices() : matrices(p, UP);
+        cuda_pairs(d, &c);
+    }
 }
 
 /* The host's copies of the lists, expert by expert. */
@@ -257,6 +301,10 @@ static void run_experts(struct dev *d, struct experts *p)
     show_set(d, p);
     if (d->err.code != ERR_NONE)
         return;
+    if (pairs_serve(d, p)) {
+        run_pairs(d, p);
+        return;
+    }
     LAUNCH(d, group_kernel, 1, THREADS, 0, p->g);
     product(d, p, GATE, p->gate);
     product(d, p, UP, p->up);

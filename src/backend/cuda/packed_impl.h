@@ -95,7 +95,7 @@ __device__ __forceinline__ void few_packed(const struct cu_few *f, int block,
     constexpr int stages = few_stages(type);
     const int rows = tile_rows(f->k), warp = (int)threadIdx.x / WARP;
     struct cu_walk walk = { f, few_room(type, f->k, f->n, f->row_bytes),
-                            few_tiles(f->k, f->rows, f->up.data != NULL),
+                            few_tiles(f->k, f->rows, f->up.data),
                             (f->k + CHUNK - 1) / CHUNK, f->n_block * FEW_WARPS };
     size_t stage = (size_t)rows * walk.room.piece;
     uint8_t *ring = shared + walk.room.ring + (size_t)(warp * stages) * stage;

@@ -87,7 +87,6 @@ __device__ __forceinline__ struct cu_src job_row(const struct cu_product *p,
 }
 
 /* gemv.cu: up to FEW_MAX rows at a time; gemm.cu, gemm_exact.cu: many. n_job blocks deep. */
-void cuda_product_few(struct dev *d, const struct cu_product *p, int n_job);
 void cuda_product_many(struct dev *d, const struct cu_product *p, int n_job);
 void cuda_product_few_exact(struct dev *d, const struct cu_product *p, int n_job);
 void cuda_product_many_exact(struct dev *d, const struct cu_product *p, int n_job);

@@ -4,26 +4,10 @@
 
 #include "device_impl.h"
 
-/* Activations rounded to eight bits, rows of `bytes`: | i8 q x k | f32 d x k / block | i16 sum of
- * 16 q x k / 16 |, x = d q. A block with a NaN or an infinity has d = NaN. The same rounding as on
- * the CPU, bit for bit. */
-struct cu_act {
-    const uint8_t *row;
-    int k, block;
-};
-
-__device__ __forceinline__ const float *act_d(const struct cu_act *a)
-{
-    return (const float *)(a->row + a->k);
-}
-
-__device__ __forceinline__ const int16_t *act_sums(const struct cu_act *a)
-{
-    return (const int16_t *)(a->row + a->k + a->k / a->block * 4);
-}
-
-/* For products with many rows: | i8 q x k | sums of 16: k / 8 bytes | f32 d x k / block |. Blocks
- * of 256 have 16 sums, s = low + 256 high: | i8 low x 16 | i8 high x 16 |; others have none. */
+/* x = d q, a step d for every block. A block with a NaN or an infinity has d = NaN. The same
+ * rounding as on the CPU, bit for bit. For products with many rows:
+ * | i8 q x k | sums of 16: k / 8 bytes | f32 d x k / block |. Blocks of 256 have 16 sums,
+ * s = low + 256 high: | i8 low x 16 | i8 high x 16 |; others have none. */
 __device__ __forceinline__ float *many_d(const uint8_t *row, int k, int block)
 {
     return (float *)(row + k + k / 8) + block;
@@ -53,17 +37,17 @@ static inline size_t act_bytes(int block, int k)
     return round_up((size_t)k + (size_t)(k / block * 4 + k / 16 * 2), 64);
 }
 
-/* pack.cu: n rows of k floats, `pitch` bytes apart, to packed rows; k a multiple of block. */
+/* pack.cu: n rows of k floats, `pitch` bytes apart, to packed rows, to_pitch bytes apart; k a
+ * multiple of block. */
 struct cu_pack {
     const uint8_t *from;
     size_t pitch;
     uint8_t *to;
     int k, block, n;
-    size_t to_pitch = 0;
+    size_t to_pitch;
 };
-void cuda_pack(struct dev *d, const struct cu_pack *p);
-/* The same in the layout for many rows, to_pitch apart. n_group: each row holds so many rows of k,
- * and those of a group follow each other. */
+
+/* n_group: each row holds so many rows of k, and those of a group follow each other. */
 void cuda_pack_many(struct dev *d, const struct cu_pack *p, int n_group);
 
 #endif

@@ -1,0 +1,97 @@
+/* expert_few.cu - routed experts of a few rows, without grouping: six pairs of a row meet an expert
+ * twice so rarely that what a pair shares with another is left to the cache. */
+#include "packed_impl.h"
+#include "pairs_impl.h"
+
+#define STATIC_SHARED 1024
+
+/* Place of an expert in the set, or -1. */
+__device__ __forceinline__ int set_place(const struct cu_set *s, int id)
+{
+    if (!s->id)
+        return id >= s->first_id && id < s->first_id + s->n ? id - s->first_id : -1;
+    int lo = 0, hi = s->n;
+    while (lo < hi) {
+        int mid = (lo + hi) / 2;
+        if (s->id[mid] < id)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < s->n && s->id[lo] == id ? lo : -1;
+}
+
+__device__ __forceinline__ struct cu_weights set_weights(const struct cu_matrices *m, int e)
+{
+    if (m->each)
+        return m->each[e];
+    struct cu_weights w = m->first;
+    w.data += (size_t)e * m->pitch;
+    w.scale += (size_t)e * m->scale_pitch;
+    return w;
+}
+
+/* The product of one pair; no block of threads for experts that are not at hand. */
+__device__ __forceinline__ void pair_product(const struct cu_pairs *p, int pair, struct cu_few *f)
+{
+    size_t row = (size_t)(pair / p->n_used), slot = (size_t)(pair % p->n_used);
+    int e = set_place(&p->set, p->route[row * p->route_pitch + slot]);
+    *f = p->f;
+    f->n_block = 0;
+    if (e < 0)
+        return;
+    f->n_block = p->f.n_block;
+    f->w = set_weights(&p->w, e);
+    if (p->up.first.data) {
+        f->up = set_weights(&p->up, e);
+        f->weight = p->weight[row * p->weight_pitch + slot];
+    }
+    f->x += (size_t)(pair / p->x_div) * f->x_pitch;
+    f->out += (size_t)pair * f->out_pitch;
+}
+
+/* Grid: blocks of a pair, pairs. */
+__global__ void __launch_bounds__(FEW_THREADS, 3)
+pairs_kernel(const __grid_constant__ struct cu_pairs p)
+{
+    SHARED(struct cu_few, f);
+    if (threadIdx.x == 0)
+        pair_product(&p, (int)blockIdx.y, &f);
+    __syncthreads();
+    if (f.n_block == 0)
+        return;
+    switch (p.f.type) {
+    case DT_Q8_0: few_packed<DT_Q8_0, 1>(&f, (int)blockIdx.x, p.tables); return;
+    case DT_MXFP4: few_packed<DT_MXFP4, 1>(&f, (int)blockIdx.x, p.tables); return;
+    case DT_FP4: few_packed<DT_FP4, 1>(&f, (int)blockIdx.x, p.tables); return;
+    case DT_Q2_K: few_packed<DT_Q2_K, 1>(&f, (int)blockIdx.x, p.tables); return;
+    case DT_Q4_K: few_packed<DT_Q4_K, 1>(&f, (int)blockIdx.x, p.tables); return;
+    default: few_packed<DT_IQ2_XXS, 1>(&f, (int)blockIdx.x, p.tables);
+    }
+}
+
+static size_t pairs_shared(enum dtype type, int k)
+{
+    return few_room(type, k, 1, dtype_bytes(type, (size_t)k)).total;
+}
+
+bool cuda_pairs_fit(const struct dev *d, enum dtype type, int k)
+{
+    return act_block(type) && pairs_shared(type, k) + STATIC_SHARED <= cuda_of(d)->shared_max;
+}
+
+void cuda_pairs(struct dev *d, struct cu_pairs *p)
+{
+    const struct cuda *c = cuda_of(d);
+    size_t shared = pairs_shared(p->f.type, p->f.k);
+    int each = MIN(3, (int)(c->multi_shared / (shared + STATIC_SHARED)));
+    int tiles = few_tiles(p->f.k, p->f.rows, p->up.first.data != NULL);
+    p->f.n = 1;
+    p->f.row_bytes = dtype_bytes(p->f.type, (size_t)p->f.k);
+    p->f.n_block = MIN(tiles, MAX(1, c->n_multi * MAX(1, each) / p->n_pair));
+    p->tables = c->tables;
+    (void)cudaFuncSetAttribute(pairs_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               (int)(c->shared_max - STATIC_SHARED));
+    dim3 grid((unsigned)p->f.n_block, (unsigned)p->n_pair);
+    LAUNCH(d, pairs_kernel, grid, FEW_THREADS, shared, *p);
+}

@@ -135,6 +135,19 @@ void dev_stall(struct dev *d, double s)
     d->ops->stall(d, s);
 }
 
+bool dev_replay(struct dev *d, const struct rows *r, const struct rows *next, struct tensor *out)
+{
+    if (!d->ops->replay || d->on_route || d->on_layer || d->watch || d->on_op)
+        return false;
+    dev_check_stop(d);
+    return d->err.code != ERR_NONE || d->ops->replay(d, r, next, out);
+}
+
+bool dev_results(struct dev *d, struct tensor *out)
+{
+    return !d->ops->results || d->ops->results(d, out);
+}
+
 void dev_begin(struct dev *d)
 {
     d->err = (struct err){ 0 };

@@ -155,6 +155,16 @@ double dev_between(struct dev *d, int from, int to);
  * show the device's time and not the host's. */
 void dev_stall(struct dev *d, double s);
 
+/* Between dev_begin() and the first op: whether a step like this one was recorded and now runs
+ * again, with the numbers of r and next (NULL: none). Then out is what dev_results() said, and no
+ * op is to be called. Steps that a hook looks into always run. */
+#define DEV_RESULTS 2
+bool dev_replay(struct dev *d, const struct rows *r, const struct rows *next, struct tensor *out);
+
+/* After the last op: the tensors (those with data) as the host can read them after dev_wait().
+ * False: the step was to be recorded, could not be, and must begin again. */
+bool dev_results(struct dev *d, struct tensor *out);
+
 /* Start a step: forget the last failure, empty the scratch. */
 void dev_begin(struct dev *d);
 

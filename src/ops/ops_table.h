@@ -52,6 +52,8 @@ struct ops {
     void (*copy)(struct dev *, void *, const void *, size_t);   /* dev_copy() */
     void (*random)(struct dev *, const struct quant_random *, size_t, void *); /* dev_random() */
     struct tensor (*look)(struct dev *, const struct tensor *); /* dev_look() */
+    bool (*replay)(struct dev *, const struct rows *, const struct rows *, struct tensor *);
+    bool (*results)(struct dev *, struct tensor *); /* dev_replay(), dev_results() */
     /* Memory of the device; copies within it; what is left of it. */
     int (*take)(struct dev *, void **, size_t, struct err *);
     void (*move)(struct dev *, const struct dev_piece *, int);

@@ -350,12 +350,19 @@ static void keep_logits(struct batch *b)
     }
 }
 
-static int look_at_logits(struct dev *d, struct model_out *out, struct err *err)
+static void forward(struct engine *e, const struct rows *r, const struct rows *next,
+                    struct model_out *out)
 {
-    out->logits = dev_look(d, &out->logits);
-    if (out->mtp_logits.data)
-        out->mtp_logits = dev_look(d, &out->mtp_logits);
-    return dev_wait(d, err);
+    struct tensor seen[DEV_RESULTS] = { 0 };
+    while (!dev_replay(e->dev, r, next, seen)) {
+        model_forward(e->model, r, next, out);
+        seen[0] = out->logits;
+        seen[1] = out->mtp_logits;
+        if (dev_results(e->dev, seen))
+            break;
+        dev_begin(e->dev);
+    }
+    *out = (struct model_out){ seen[0], seen[1] };
 }
 
 int engine_step(struct engine *e, struct batch *b, struct err *err)
@@ -368,10 +375,8 @@ int engine_step(struct engine *e, struct batch *b, struct err *err)
     dev_begin(e->dev);
     if (b->n_part == 1) /* of several, the others' tokens would be lost */
         e->dev->stop = &b->part[0].session->cancelled;
-    model_forward(e->model, &rows, b->with_mtp ? &next : NULL, &b->out);
+    forward(e, &rows, b->with_mtp ? &next : NULL, &b->out);
     int code = dev_wait(e->dev, err);
-    if (code == 0)
-        code = look_at_logits(e->dev, &b->out, err);
     e->dev->stop = NULL;
     for (int i = 0; i < b->n_part; i++) {
         if (code == 0)

@@ -6,7 +6,8 @@
  * barrier is missing, sees the poison that shared memory is filled with before every block, or gets
  * different bits in different orders. Misaligned access is found by -fsanitize=alignment. Blocks
  * run one after another, so races between blocks are not found here. Memory of the device can be
- * touched by kernels and copies alone: the host's hand on it is a fault, as on a GPU. */
+ * touched by kernels and copies alone: the host's hand on it is a fault, as on a GPU. A stream that
+ * is captured keeps its launches and copies, with their arguments as they are then, for a graph. */
 #ifndef CUDA_EMULATED_H
 #define CUDA_EMULATED_H
 
@@ -157,15 +158,38 @@ template <class F> static void emu_call(const void *kernel)
 
 void emu_run(const char *name, dim3 grid, dim3 block, size_t dynamic);
 
-template <class F>
-static void emu_launch(const char *name, dim3 grid, dim3 block, size_t dynamic, const F &kernel)
+/* Work of a stream: done at once, or kept for a graph. */
+struct emu_work {
+    emu_work *next = NULL;
+    virtual void run() = 0;
+    virtual ~emu_work() {}
+};
+void emu_do(emu_work *w);
+
+template <class F> static void emu_stream(const F &f)
 {
-    emu.call = emu_call<F>;
-    emu.kernel = &kernel;
-    emu_run(name, grid, block, dynamic);
+    struct work : emu_work {
+        F f;
+        work(const F &x) : f(x) {}
+        void run() { f(); }
+    };
+    emu_do(new work(f));
 }
-#define LAUNCH(cu, kernel, grid, block, dynamic, ...)                                  \
-    ((void)(cu), emu_launch(#kernel, grid, block, dynamic, [&] { kernel(__VA_ARGS__); }))
+
+/* Arguments are copied when a kernel is launched. */
+template <class... P, class... A>
+static void emu_launch(const char *name, dim3 grid, dim3 block, size_t dynamic, void (*k)(P...),
+                       const A &...a)
+{
+    auto kernel = [=] { k(P(a)...); };
+    emu_stream([=] {
+        emu.call = emu_call<decltype(kernel)>;
+        emu.kernel = &kernel;
+        emu_run(name, grid, block, dynamic);
+    });
+}
+#define LAUNCH(cu, kernel, grid, block, dynamic, ...) \
+    ((void)(cu), emu_launch(#kernel, grid, block, dynamic, kernel, __VA_ARGS__))
 
 /* ---- what lanes show each other -------------------------------------------------------------- */
 
@@ -365,7 +389,8 @@ template <class T> static inline T __ldg(const T *p) { return *p; }
 typedef int cudaError_t;
 typedef int cudaStream_t;
 typedef timespec *cudaEvent_t;
-enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2 };
+enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorLaunchFailure = 719,
+       cudaErrorStreamCaptureUnsupported = 900, cudaErrorStreamCaptureInvalidated = 901 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDefault };
 struct cudaDeviceProp {
     char name[64];
@@ -392,7 +417,6 @@ static inline cudaError_t cudaMemGetInfo(size_t *a, size_t *b)
 }
 static inline cudaError_t cudaStreamCreate(cudaStream_t *s) { *s = 1; return 0; }
 static inline cudaError_t cudaStreamDestroy(cudaStream_t) { return 0; }
-static inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return 0; }
 static inline cudaError_t cudaEventCreate(cudaEvent_t *e)
 {
     *e = (cudaEvent_t)calloc(1, sizeof **e);
@@ -410,8 +434,20 @@ static inline cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t a, cudaEve
     return 0;
 }
 static inline void __nanosleep(unsigned) {}
+cudaError_t cudaStreamSynchronize(cudaStream_t);
 static inline cudaError_t cudaGetLastError() { return 0; }
-static inline const char *cudaGetErrorString(cudaError_t) { return "no error"; }
+static inline const char *cudaGetErrorString(cudaError_t e) { return e ? "an error" : "no error"; }
+
+typedef struct emu_graph *cudaGraph_t, *cudaGraphExec_t;
+enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal,
+                             cudaStreamCaptureModeRelaxed };
+cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode);
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *);
+cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *, cudaGraph_t, unsigned long long);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t);
+cudaError_t cudaGraphDestroy(cudaGraph_t);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t);
+
 void *emu_device_take(size_t n);
 void emu_device_give_back(void *p);
 void emu_device_open(bool open); /* to kernels and copies */
@@ -434,14 +470,16 @@ static inline cudaError_t cudaFreeHost(void *p) { free(p); return 0; }
 static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind,
                                           cudaStream_t)
 {
-    emu_copy(to, from, n);
+    emu_stream([=] { emu_copy(to, from, n); });
     return 0;
 }
 static inline cudaError_t cudaMemsetAsync(void *to, int c, size_t n, cudaStream_t)
 {
-    emu_device_open(true);
-    memset(to, c, n);
-    emu_device_open(false);
+    emu_stream([=] {
+        emu_device_open(true);
+        memset(to, c, n);
+        emu_device_open(false);
+    });
     return 0;
 }
 

@@ -19,7 +19,9 @@ static struct {
 
 void emu_device_open(bool open)
 {
-    if (space.used && mprotect(space.base, space.used, open ? PROT_READ | PROT_WRITE : PROT_NONE))
+    static int n_open;
+    n_open += open ? 1 : -1;
+    if (n_open == (open ? 1 : 0) && space.used && mprotect(space.base, space.used, open ? PROT_READ | PROT_WRITE : PROT_NONE))
         emu_fail("memory of the device cannot be protected");
 }
 
@@ -174,4 +176,111 @@ void emu_run(const char *name, dim3 grid, dim3 block, size_t dynamic)
             }
     emu.now = NULL;
     emu_device_open(false);
+}
+
+/* ---- graphs -------------------------------------------------------------------------------- */
+
+struct emu_graph {
+    emu_work *first, **end;
+};
+
+static emu_graph *capturing;
+static bool invalid;
+static enum { NO_FAULT, FAULT_CAPTURE, FAULT_LAUNCH } fault;
+static int n_replay;
+
+/* The next end of a capture or launch of a graph fails. */
+extern "C" void emu_set_fault(int which)
+{
+    fault = which == 1 ? FAULT_CAPTURE : FAULT_LAUNCH;
+}
+
+/* Launches of graphs since the last call. */
+extern "C" int emu_take_replays()
+{
+    int n = n_replay;
+    n_replay = 0;
+    return n;
+}
+
+static bool strikes(int which)
+{
+    bool now = fault == which;
+    if (now)
+        fault = NO_FAULT;
+    return now;
+}
+
+void emu_do(emu_work *w)
+{
+    if (capturing) {
+        *capturing->end = w;
+        capturing->end = &w->next;
+        return;
+    }
+    w->run();
+    delete w;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t)
+{
+    invalid |= capturing != NULL;
+    return capturing ? cudaErrorStreamCaptureUnsupported : cudaSuccess;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode)
+{
+    if (capturing)
+        return cudaErrorStreamCaptureUnsupported;
+    capturing = new emu_graph;
+    capturing->first = NULL;
+    capturing->end = &capturing->first;
+    invalid = false;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *g)
+{
+    *g = capturing;
+    capturing = NULL;
+    if (!*g || (!invalid && !strikes(FAULT_CAPTURE)))
+        return *g ? cudaSuccess : cudaErrorStreamCaptureInvalidated;
+    cudaGraphExecDestroy(*g);
+    *g = NULL;
+    return cudaErrorStreamCaptureInvalidated;
+}
+
+/* It takes the work over. */
+cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *exec, cudaGraph_t g, unsigned long long)
+{
+    *exec = new emu_graph{ g->first, NULL };
+    g->first = NULL;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t g, cudaStream_t)
+{
+    if (strikes(FAULT_LAUNCH))
+        return cudaErrorLaunchFailure;
+    emu_device_open(true);
+    for (emu_work *w = g->first; w; w = w->next)
+        w->run();
+    emu_device_open(false);
+    n_replay++;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t g)
+{
+    for (emu_work *w = g ? g->first : NULL, *next; w; w = next) {
+        next = w->next;
+        delete w;
+    }
+    delete g;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t g)
+{
+    return cudaGraphExecDestroy(g);
 }

@@ -193,11 +193,7 @@ __global__ void __launch_bounds__(THREADS) merge_kernel(struct attending p)
 /* Of the compressed rows, the most that one row of the step sees. */
 static int most_blocks(const struct rows *r, const struct tensor *picked, int l)
 {
-    int most = 0;
-    for (int i = 0; i < r->n; i++) {
-        int ratio = r->kv[r->host[i].seq]->layer[l].ratio;
-        most = MAX(most, ratio ? (r->host[i].pos + 1) / ratio : 0);
-    }
+    int ratio = r->kv[0]->layer[l].ratio, most = ratio ? cuda_reach(r) / ratio : 0;
     return picked ? MIN(most, picked->cols) : most;
 }
 

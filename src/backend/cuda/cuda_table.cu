@@ -20,6 +20,8 @@ void cuda_ops_fill(struct ops *ops)
     ops->mark = cuda_mark;
     ops->between = cuda_between;
     ops->stall = cuda_stall;
+    ops->replay = cuda_replay;
+    ops->results = cuda_results;
     ops->take = cuda_memory_new;
     ops->move = cuda_move;
     ops->give_back = cuda_memory_free;

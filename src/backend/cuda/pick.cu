@@ -183,10 +183,7 @@ __global__ void __launch_bounds__(THREADS) select_kernel(struct picking p)
 
 static int most_visible(const struct rows *r, int l)
 {
-    int most = 1;
-    for (int i = 0; i < r->n; i++)
-        most = MAX(most, (r->host[i].pos + 1) / r->kv[r->host[i].seq]->layer[l].ratio);
-    return most;
+    return MAX(1, cuda_reach(r) / r->kv[0]->layer[l].ratio);
 }
 
 void cuda_pick(struct dev *d, struct tensor *picked, const struct tensor *q,

@@ -224,6 +224,19 @@ template <class T> static inline T __shfl_up_sync(unsigned, T x, int by)
     return emu_exchange(&x, 1)[lane >= by ? lane - by : lane][0];
 }
 
+static inline unsigned __reduce_max_sync(unsigned, unsigned x)
+{
+    unsigned(*all)[8] = emu_exchange(&x, 1);
+    for (int i = 0; i < 32; i++)
+        x = all[i][0] > x ? all[i][0] : x;
+    return x;
+}
+
+static inline unsigned __reduce_min_sync(unsigned, unsigned x)
+{
+    return ~__reduce_max_sync(0xffffffff, ~x);
+}
+
 static inline unsigned __ballot_sync(unsigned, int x)
 {
     int (*all)[8] = emu_exchange(&x, 1);
@@ -380,6 +393,12 @@ static inline int min(int a, int b) { return a < b ? a : b; }
 static inline unsigned max(unsigned a, unsigned b) { return a > b ? a : b; }
 static inline int max(int a, int b) { return a > b ? a : b; }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
+static inline long long __double_as_longlong(double x)
+{
+    long long u;
+    memcpy(&u, &x, 8);
+    return u;
+}
 static inline unsigned __float_as_uint(float x) { unsigned u; memcpy(&u, &x, 4); return u; }
 static inline float __uint_as_float(unsigned u) { float x; memcpy(&x, &u, 4); return x; }
 template <class T> static inline T __ldg(const T *p) { return *p; }

@@ -239,6 +239,17 @@ static void test_rope(void **state)
 
 /* ---- hyper-connections ---------------------------------------------------------------------- */
 
+/* The same where a kernel may read several at once. */
+static struct tensor aligned(const struct tensor *w)
+{
+    struct tensor t = *w;
+    t.pitch = round_up(dtype_bytes(w->type, (size_t)w->cols), 16);
+    t.data = take(t.pitch * (size_t)w->rows);
+    for (int i = 0; i < w->rows; i++)
+        memcpy(tensor_row(&t, i), tensor_row(w, i), dtype_bytes(w->type, (size_t)w->cols));
+    return t;
+}
+
 static struct hc random_hc(enum dtype type, int n_stream, int n_embd, bool head)
 {
     int m = head ? n_stream : 2 * n_stream + n_stream * n_stream;
@@ -275,6 +286,8 @@ static void hc_mix_case(int cols, int n, enum fill fill)
         int op = i == 2 ? 3 : i;
         struct plain_in p = { .op = op, .weight = random_floats(cols, 1), .eps = 1e-6f };
         p.hc = random_hc(roll(2) ? DT_F32 : DT_F16, n_stream, cols, op == 1);
+        if (roll(2))
+            p.hc.fn = aligned(&p.hc.fn);
         p.x = p.y = random_tensor(n_stream * cols, n, fill);
         struct op_case c = plain_case(names[i], &p, cols);
         c.call = call_hc;

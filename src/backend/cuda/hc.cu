@@ -27,7 +27,24 @@ static struct cu_hc hc_of(const struct hc *hc)
              hc->norm_eps };
 }
 
-/* Elements e and e + 1 of every stream; n as before. */
+/* How fn lies: in float32 or float16 at addresses of two elements, or otherwise. */
+enum layout { PAIRS_F32, PAIRS_F16, ANY };
+
+/* Elements at, at + 1 of row i of fn, n of them within the row; no branches but for ANY: loads are
+ * to be on their way together. */
+template <enum layout layout>
+__device__ __forceinline__ float2 pair_of_fn(const struct cu_hc *hc, int i, size_t at, int n)
+{
+    const uint8_t *row = hc->fn + i * hc->fn_pitch;
+    if (layout == PAIRS_F32)
+        return *(const float2 *)(row + at * 4);
+    if (layout == ANY)
+        return two_of_fn(hc, i, at, n);
+    uint32_t two = *(const uint32_t *)(row + at * 2);
+    return { f16_value(two & 0xffff), f16_value(two >> 16) };
+}
+
+/* Elements e and e + 1 of every stream, n of them within the row. */
 template <int most>
 __device__ __forceinline__ void two_of_streams(float2 *to, const float *v, const struct cu_hc *hc,
                                                int n)
@@ -63,20 +80,21 @@ __device__ __forceinline__ void project_row(float *part, const float2 (*f)[most]
 /* part [rows][m + 1][pieces]: what PIECE elements of every stream add to row i of fn times v; last
  * to the squares. A warp for every eighth i; what it has of fn serves ROWS rows. Grid: pieces,
  * ROWS rows. */
-template <int most> /* streams */
+template <int most, enum layout layout> /* most: streams */
 __global__ void __launch_bounds__(THREADS) project_kernel(float *part, struct cu_mat streams,
                                                           int n_row, struct cu_hc hc)
 {
     int e = (int)blockIdx.x * PIECE + 2 * LANE, left = hc.n_embd - e;
     int row0 = (int)blockIdx.y * ROWS, end = n_row - row0 < ROWS ? n_row : row0 + ROWS;
     for (int i0 = WARP_ID; i0 <= hc.m; i0 += TURNS * N_WARP) {
-        float2 x[most], f[TURNS][most] = {};
+        float2 x[most], f[TURNS][most];
         two_of_streams<most>(x, streams.x + row0 * streams.pitch + e, &hc, left);
 #pragma unroll
         for (int j = 0; j < TURNS * most; j++) {
-            int t = j / most, k = j % most, i = i0 + t * N_WARP;
-            if (k < hc.n_stream && i < hc.m)
-                f[t][k] = two_of_fn(&hc, i, (size_t)k * hc.n_embd + e, left);
+            int t = j / most, k = j % most < hc.n_stream ? j % most : 0;
+            int i = i0 + t * N_WARP < hc.m ? i0 + t * N_WARP : 0; /* what is too much is not used */
+            size_t at = (size_t)k * hc.n_embd + (left > 0 ? e : 0);
+            f[t][j % most] = pair_of_fn<layout>(&hc, i, at, left);
         }
         for (int r = row0; r < end; r++) {
             float2 next[most] = {};
@@ -133,6 +151,21 @@ __device__ __forceinline__ float gate_of(const struct gates *g, const struct cu_
     return g->raw[i] * scale * g->scale[i] + g->base[i];
 }
 
+/* 1 / x to the last bit or the one before, without the cases that a division distinguishes. */
+#ifndef CUDA_EMULATED
+__device__ __forceinline__ float over(float x)
+{
+    float y;
+    asm("rcp.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return fmaf(y, fmaf(-x, y, 1), y);
+}
+#else
+__device__ __forceinline__ float over(float x)
+{
+    return 1 / x;
+}
+#endif
+
 /* Sum over k of x[k] times what lane k holds of `by`, from `sum` on. */
 template <int n> __device__ __forceinline__ float sum_of_lanes(const float *x, float by, float sum)
 {
@@ -174,10 +207,10 @@ template <int n> __device__ __forceinline__ void sinkhorn(float *to, struct gate
     for (int i = 0; i < hc->n_iter; i++) {
         if (i > 0) {
             over_a = sum_of_lanes<n>(row, b, over_a * hc->eps);
-            a = t < n_true ? 1 / over_a : 0;
+            a = t < n_true ? over(over_a) : 0;
         }
         over_b = sum_of_lanes<n>(col, a, over_b * hc->eps);
-        b = t < n_true ? 1 / over_b : 0;
+        b = t < n_true ? over(over_b) : 0;
     }
 #pragma unroll
     for (int j = 0; j < n; j++) {
@@ -270,6 +303,19 @@ __global__ void __launch_bounds__(ROW_THREADS) head_kernel(struct cu_mat x, stru
                 &norm);
 }
 
+template <int most>
+static void project_from(struct dev *d, float *part, const struct tensor *streams,
+                         const struct cu_hc *hc)
+{
+    dim3 grid(blocks_for((size_t)hc->n_embd, PIECE), blocks_for((size_t)streams->rows, ROWS));
+    uintptr_t odd = ((uintptr_t)hc->fn | hc->fn_pitch) % sizeof(float2);
+    bool pairs = hc->n_embd % 2 == 0 && hc->type != DT_BF16 && odd % dtype_bytes(hc->type, 2) == 0;
+    auto kernel = !pairs                ? project_kernel<most, ANY>
+                  : hc->type == DT_F32 ? project_kernel<most, PAIRS_F32>
+                                       : project_kernel<most, PAIRS_F16>;
+    LAUNCH(d, kernel, grid, THREADS, 0, part, mat_of(streams), streams->rows, *hc);
+}
+
 /* A row's pieces; *n_piece: how many. */
 static float *project(struct dev *d, const struct tensor *streams, const struct cu_hc *hc,
                       int *n_piece)
@@ -278,14 +324,12 @@ static float *project(struct dev *d, const struct tensor *streams, const struct 
     *n_piece = many ? cuda_hc_pieces(hc) : (int)blocks_for((size_t)hc->n_embd, PIECE);
     size_t bytes = (size_t)streams->rows * (size_t)(hc->m + 1) * (size_t)*n_piece * sizeof(float);
     float *part = (float *)dev_alloc(d, bytes);
-    dim3 grid((unsigned)*n_piece, blocks_for((size_t)streams->rows, ROWS));
     if (cuda_runs(d) && many)
         cuda_hc_project_many(d, part, streams, hc);
     else if (cuda_runs(d) && hc->n_stream <= 4)
-        LAUNCH(d, project_kernel<4>, grid, THREADS, 0, part, mat_of(streams), streams->rows, *hc);
+        project_from<4>(d, part, streams, hc);
     else if (cuda_runs(d))
-        LAUNCH(d, project_kernel<MAX_STREAM>, grid, THREADS, 0, part, mat_of(streams),
-               streams->rows, *hc);
+        project_from<MAX_STREAM>(d, part, streams, hc);
     return part;
 }
 

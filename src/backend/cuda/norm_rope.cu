@@ -21,25 +21,33 @@ struct embedding {
     const struct cu_tables *tables;
 };
 
-/* One unit of one row for each thread; grid: units, rows. */
-__global__ void __launch_bounds__(THREADS) embed_kernel(struct cu_mat out, struct embedding t,
-                                                        struct cu_step s)
+/* Units side by side, so that lanes neither read nor write the same bank. */
+struct embedded {
+    float x[WARP][UNIT + 1];
+};
+
+/* A warp unpacks a unit for each lane and writes them together. Grid: units of a warp, rows. */
+__global__ void __launch_bounds__(WARP) embed_kernel(struct cu_mat out, struct embedding t,
+                                                     struct cu_step s)
 {
-    int u = (int)ITEM, n = t.cols - u * UNIT, token = s.row[blockIdx.y].token;
-    if (n <= 0)
-        return;
+    SHARED(struct embedded, all);
+    int first = (int)blockIdx.x * WARP * UNIT, n = t.cols - first, u = LANE + first / UNIT;
+    int token = s.row[blockIdx.y].token;
     size_t tile = (size_t)(t.type == DT_F8_E4M3 ? token / 128 : token);
     struct cu_src src = { t.data + (size_t)token * t.pitch, t.scale + tile * t.scale_pitch,
                           t.tables };
     float x[UNIT];
-    widen(t.type, &src, u, t.cols, x);
-    for (int k = 0; k < t.n_copy; k++) {
-        float *to = out.x + blockIdx.y * out.pitch + (size_t)k * t.cols + (size_t)u * UNIT;
+    if (u * UNIT < t.cols) {
+        widen(t.type, &src, u, t.cols, x);
 #pragma unroll
         for (int i = 0; i < UNIT; i++)
-            if (i < n)
-                to[i] = x[i];
+            all.x[LANE][i] = x[i];
     }
+    __syncwarp();
+    float *to = out.x + blockIdx.y * out.pitch + first;
+    for (int i = 0; i < WARP && i * UNIT < n; i++)
+        for (int k = 0; k < t.n_copy && i * UNIT + LANE < n; k++)
+            to[(size_t)k * t.cols + i * UNIT + LANE] = all.x[i][LANE];
 }
 
 void cuda_embed(struct dev *d, struct tensor *streams, const struct tensor *table,
@@ -59,8 +67,8 @@ void cuda_embed(struct dev *d, struct tensor *streams, const struct tensor *tabl
     struct embedding t = { (const uint8_t *)table->data, table->scale, table->pitch,
                            table->scale_pitch, table->type, table->cols,
                            streams->cols / table->cols, cuda_of(d)->tables };
-    dim3 grid(blocks_for((size_t)blocks_for((size_t)table->cols, UNIT), THREADS), (unsigned)r->n);
-    LAUNCH(d, embed_kernel, grid, THREADS, 0, mat_of(streams), t, *s);
+    dim3 grid(blocks_for((size_t)table->cols, WARP * UNIT), (unsigned)r->n);
+    LAUNCH(d, embed_kernel, grid, WARP, 0, mat_of(streams), t, *s);
 }
 
 __global__ void __launch_bounds__(THREADS) gather_kernel(struct cu_mat out, struct cu_mat x,

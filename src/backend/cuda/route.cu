@@ -13,9 +13,9 @@ extern "C" {
 #define MAX_USED 64
 
 struct scores {
-    double score[MAX_EXPERT], key[MAX_EXPERT]; /* key: with bias; a taken one is NaN */
-    double best[THREADS / WARP];
-    int best_id[THREADS / WARP], id[MAX_USED];
+    double score[MAX_EXPERT];
+    uint64_t key[MAX_EXPERT]; /* falls as score with bias does; a taken one is 0 */
+    int id[MAX_USED];
 };
 
 /* softplus without losing small values. */
@@ -24,45 +24,39 @@ __device__ __forceinline__ double softplus(double x)
     return x > 20 ? x : log1p(exp(x));
 }
 
-/* Whether (x, i) comes before (y, j): the larger, of equals the lower. */
-__device__ __forceinline__ bool before(double x, int i, double y, int j)
+/* Larger numbers have larger keys, both zeros the same. */
+__device__ __forceinline__ uint64_t key_of(double x)
 {
-    return j < 0 || (i >= 0 && (x > y || (x == y && i < j)));
+    uint64_t u = (uint64_t)__double_as_longlong(x + 0.0), top = (uint64_t)1 << 63;
+    return u & top ? ~u : u | top;
 }
 
-/* The best key that is left, to s->id[slot]. */
-__device__ __forceinline__ void take_best(struct scores *s, int n, int slot)
+/* The largest key among a lane's experts: every 32nd; of equal ones the lower's. */
+__device__ __forceinline__ int best_of_lane(const struct scores *s, int n)
 {
-    double best = 0;
-    int id = -1, warp = (int)threadIdx.x / WARP;
-    for (int e = (int)threadIdx.x; e < n; e += THREADS)
-        if (!isnan(s->key[e]) && before(s->key[e], e, best, id)) {
-            best = s->key[e];
-            id = e;
+    int best = LANE;
+    for (int e = LANE + WARP; e < n; e += WARP)
+        best = s->key[e] > s->key[best] ? e : best;
+    return best;
+}
+
+/* The n_used best by falling key, of equal ones the lower, to s->id. By a warp. */
+__device__ __forceinline__ void take_best(struct scores *s, int n, int n_used)
+{
+    int best = best_of_lane(s, n);
+    for (int slot = 0; slot < n_used; slot++) {
+        uint64_t key = best < n ? s->key[best] : 0;
+        uint32_t high = (uint32_t)(key >> 32), most = __reduce_max_sync(ALL_LANES, high);
+        uint32_t low = high == most ? (uint32_t)key : 0;
+        bool mine = __reduce_max_sync(ALL_LANES, low) == low && high == most && best < n;
+        int id = (int)__reduce_min_sync(ALL_LANES, mine ? (uint32_t)best : 0xffffffff);
+        if (LANE == 0)
+            s->id[slot] = id;
+        if (best == id) {
+            s->key[id] = 0;
+            best = best_of_lane(s, n);
         }
-    for (int i = WARP / 2; i > 0; i /= 2) {
-        double other = __shfl_xor_sync(ALL_LANES, best, i);
-        int other_id = __shfl_xor_sync(ALL_LANES, id, i);
-        if (before(other, other_id, best, id)) {
-            best = other;
-            id = other_id;
-        }
     }
-    if (LANE == 0) {
-        s->best[warp] = best;
-        s->best_id[warp] = id;
-    }
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        for (int w = 1; w < THREADS / WARP; w++)
-            if (before(s->best[w], s->best_id[w], best, id)) {
-                best = s->best[w];
-                id = s->best_id[w];
-            }
-        s->id[slot] = id;
-        s->key[id] = NAN;
-    }
-    __syncthreads();
 }
 
 /* Grid: rows. routes: of the first token for this layer (dev_routes_of()), or none. */
@@ -76,13 +70,13 @@ __global__ void __launch_bounds__(THREADS) route_kernel(struct route out, struct
         double x = sqrt(softplus((double)logits.x[row * logits.pitch + e]));
         double key = x + (router.bias ? (double)router.bias[e] : 0);
         s.score[e] = x;
-        s.key[e] = isnan(key) ? -(double)INFINITY : key;
+        s.key[e] = key_of(isnan(key) ? -(double)INFINITY : key);
     }
     __syncthreads();
     if (router.by_token && t < n_used)
         s.id[t] = router.by_token[(size_t)step.row[row].token * n_used + t];
-    for (int j = 0; j < n_used && !router.by_token; j++)
-        take_best(&s, router.n_expert, j);
+    else if (!router.by_token && t < WARP)
+        take_best(&s, router.n_expert, n_used);
     __syncthreads();
     if (t >= n_used)
         return;

@@ -218,12 +218,18 @@ $(CUDA_TESTS): $(BUILD)/tests/cuda/%: tests/cuda/%.c $(EMULATED) $(BUILD)/libint
 	$(Q)$(CXX) $(LDFLAGS) -fsanitize=alignment $@.o $(EMULATED) $(BUILD)/libinternal.a -o $@ \
 		$(LIBS) -lcmocka
 
-# On a GPU: the true kernels, in memory that both see.
+# On a GPU: the same programs with the true kernels.
+CARD_TESTS := $(patsubst test_cuda_%.c,$(BUILD)/tests/cuda/on_card_%,\
+                         $(filter-out test_cuda_ops.c,$(notdir $(wildcard tests/cuda/test_*.c))))
+
 $(BUILD)/tests/cuda/on_card.o: tests/cuda/test_cuda_ops.c
+$(CARD_TESTS:%=%.o): $(BUILD)/tests/cuda/on_card_%.o: tests/cuda/test_cuda_%.c
+$(BUILD)/tests/cuda/on_card.o $(CARD_TESTS:%=%.o):
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) -DCUDA_ON_CARD -Itests -c $< -o $@
 
-$(BUILD)/tests/cuda/on_card: $(BUILD)/tests/cuda/on_card.o $(BUILD)/libinternal.a
+CARD_TESTS += $(BUILD)/tests/cuda/on_card
+$(CARD_TESTS): %: %.o $(BUILD)/libinternal.a
 	$(call SAY,TEST)
 	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(LIBS) -lcmocka
 
@@ -270,7 +276,7 @@ test-cuda:  ## the ops and the bundled model on this machine's GPU; skipped wher
 	@tools/setup build test
 	@$(AGAIN) check-cuda CUDA=1 BUILD=$(BUILD)-cuda
 
-check-cuda: $(BUILD)/tests/cuda/on_card $(BUILD)/dstar $(MODEL)
+check-cuda: $(CARD_TESTS) $(BUILD)/dstar $(MODEL)
 	@tests/cuda/on_card.sh $(BUILD)
 
 CUDA_ALL := 80 86 89 90a 100 120 121

@@ -1,6 +1,7 @@
 #!/bin/sh
 # on_card.sh - what `make test-cuda` runs on a GPU: ops against the scalar definition, once more
-# under compute-sanitizer where it is installed, and the bundled model against the processor.
+# under compute-sanitizer where it is installed, the vendor's numbers, and the bundled model against
+# the processor.
 #
 #   tests/cuda/on_card.sh BUILD
 set -u
@@ -42,6 +43,12 @@ if command -v compute-sanitizer >/dev/null 2>&1; then
 else
     skipped=1
 fi
+check 'the logits of the vendor, whole, in chunks and token by token' \
+    "$build/tests/cuda/on_card_oracle"
+check 'the bundled model: distance from the processor, going on, marks' \
+    "$build/tests/cuda/on_card_engine"
+check 'random models made on the card, loading and its progress' "$build/tests/cuda/on_card_synth"
+check 'measuring: times, routes from a file, kernels' "$build/tests/cuda/on_card_bench"
 check 'the bundled model answers as on the processor' same_answer
 printf '%d passed, %d failed, %d skipped\n' $passed $failed $skipped
 [ $failed = 0 ]

@@ -222,6 +222,7 @@ static void measures_layers(void **state)
     dstar_close(e);
 }
 
+#ifndef CUDA_ON_CARD
 void emu_set_memory(size_t bytes);
 
 static void does_not_fit(void **state)
@@ -239,6 +240,7 @@ static void does_not_fit(void **state)
     assert_non_null(strstr(error.text, "GB left"));
     emu_set_memory((size_t)4 << 30);
 }
+#endif
 
 int main(int argc, char **argv)
 {
@@ -248,7 +250,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(goes_on_when_loaded),
         cmocka_unit_test(goes_on_when_cut),
         cmocka_unit_test(measures_layers),
+#ifndef CUDA_ON_CARD
         cmocka_unit_test(does_not_fit),
+#endif
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);

@@ -26,7 +26,8 @@
 #define LARGE_BYTES ((size_t)4 << 30)
 #define ROWS_STREAM 512 /* experts that are read serve twice as many */
 #define SCRATCH_SHARE 8 /* if scratch then takes at most so much of the experts' memory */
-#define ROWS_GPU 512
+#define ROWS_GPU 4096   /* an expert then has rows enough for a tile; halved while scratch takes */
+#define ROWS_GPU_LEAST 512 /* more than that share of the GPU's memory */
 #define GPU_SHARE 95 /* per cent of a GPU's free memory that is taken */
 #define CODE_BYTES ((size_t)8 << 20) /* of the program and its libraries in memory */
 
@@ -156,6 +157,12 @@ static int plan(struct engine *e, const struct dstar_options *o, struct err *err
     ask.max_rows = o->max_rows ? o->max_rows : default_rows(e, ask.mapped);
     ask.mapped = dev_is_apart(e->dev) ? 0 : ask.mapped;
     int code = budget_plan(&e->budget, &ask, e->model, e->dev, err);
+    while (dev_is_apart(e->dev) && !o->max_rows && ask.max_rows > ROWS_GPU_LEAST &&
+           e->budget.scratch > ask.memory_bytes / SCRATCH_SHARE) {
+        ask.max_rows /= 2;
+        *err = (struct err){ 0 };
+        code = budget_plan(&e->budget, &ask, e->model, e->dev, err);
+    }
     size_t more = e->budget.scratch * (ROWS_STREAM / ROWS_LARGE);
     if (code == 0 && e->budget.is_streaming && !o->max_rows && ask.max_rows == ROWS_LARGE &&
         more <= e->budget.experts / SCRATCH_SHARE) {

@@ -28,7 +28,8 @@ __device__ __forceinline__ void load_index_row(const struct picking *p, const st
         to[k] = s->packed ? index_value(row, p->dim, k) : ((const float *)row)[k];
 }
 
-/* A warp scores AT_ONCE rows, a lane for every 32nd head. q [dim][heads], rows [AT_ONCE][dim]. */
+/* A warp scores AT_ONCE rows, a lane for every 32nd head. q [dim][heads + 1], the last so that
+ * turning q round meets all banks; rows [AT_ONCE][dim]. */
 __device__ __forceinline__ void score_rows(const struct picking *p, const float *q, int heads,
                                            const float *rows, const float *weight, float *sum)
 {
@@ -37,7 +38,7 @@ __device__ __forceinline__ void score_rows(const struct picking *p, const float 
         for (int k = 0; k < p->dim; k++)
 #pragma unroll
             for (int i = 0; i < AT_ONCE; i++)
-                dot[i] = fmaf(q[k * heads + h], rows[i * p->dim + k], dot[i]);
+                dot[i] = fmaf(q[k * (heads + 1) + h], rows[i * p->dim + k], dot[i]);
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++)
             sum[i] = h < p->n_head ? fmaf(w, fmaxf(dot[i], 0), sum[i]) : sum[i];
@@ -51,13 +52,13 @@ __global__ void __launch_bounds__(THREADS) score_kernel(struct picking p)
     int i = p.row0 + (int)blockIdx.y, heads = (p.n_head + WARP - 1) / WARP * WARP;
     struct cu_row r = p.step.row[i];
     int n = n_visible(&p, &r), first = (int)blockIdx.x * ROWS;
-    float *mine = q + p.dim * heads + WARP_ID * AT_ONCE * p.dim;
+    float *mine = q + p.dim * (heads + 1) + WARP_ID * AT_ONCE * p.dim;
     const float *from = p.q.x + (size_t)i * p.q.pitch;
     if (n <= p.top_k || first >= n)
         return;
     for (int at = (int)threadIdx.x; at < heads * p.dim; at += THREADS) {
         int h = at / p.dim, k = at % p.dim;
-        q[k * heads + h] = h < p.n_head ? from[at] : 0;
+        q[k * (heads + 1) + h] = h < p.n_head ? from[at] : 0;
     }
     __syncthreads();
     for (int b = first + WARP_ID * AT_ONCE; b < first + ROWS && b < n; b += WARPS * AT_ONCE) {
@@ -77,11 +78,14 @@ __global__ void __launch_bounds__(THREADS) score_kernel(struct picking p)
 
 /* ---- the choice ---------------------------------------------------------------------------- */
 
+#define COPIES 8 /* of the histogram: most scores begin with the same few digits */
+#define SELECT_FEW 1024
+
 struct selection {
-    int histogram[256];
+    int counted[256][COPIES], histogram[256];
     uint32_t prefix; /* of the last key taken, as far as known */
     int left;        /* how many with that prefix are to be taken */
-    int count[WARPS];
+    int count[WARP];
 };
 
 /* Larger floats have larger keys; both zeros are one. */
@@ -115,12 +119,23 @@ __device__ __forceinline__ void find_digit(struct selection *s, int shift)
 __device__ __forceinline__ void narrow(struct selection *s, const float *score, int n, int shift)
 {
     uint32_t prefix = s->prefix, mask = shift == 24 ? 0 : 0xffffffffu << (shift + 8);
-    for (int i = (int)threadIdx.x; i < 256; i += THREADS)
-        s->histogram[i] = 0;
+    int t = (int)threadIdx.x, n_thread = (int)blockDim.x;
+    for (int i = t; i < 256 * COPIES; i += n_thread)
+        s->counted[i / COPIES][i % COPIES] = 0;
     __syncthreads();
-    for (int b = (int)threadIdx.x; b < n; b += THREADS)
-        if ((key_of(score[b]) & mask) == prefix)
-            atomicAdd(&s->histogram[key_of(score[b]) >> shift & 255], 1);
+#pragma unroll 4
+    for (int b = t; b < n; b += n_thread) {
+        uint32_t key = key_of(score[b]);
+        if ((key & mask) == prefix)
+            atomicAdd(&s->counted[key >> shift & 255][t % COPIES], 1);
+    }
+    __syncthreads();
+    for (int i = t; i < 256; i += n_thread) {
+        int sum = 0;
+        for (int k = 0; k < COPIES; k++)
+            sum += s->counted[i][k];
+        s->histogram[i] = sum;
+    }
     __syncthreads();
     if (WARP_ID == 0)
         find_digit(s, shift);
@@ -136,7 +151,7 @@ __device__ __forceinline__ int rank_of(struct selection *s, bool yes, int *all)
         s->count[WARP_ID] = __popc(votes);
     __syncthreads();
     *all = 0;
-    for (int w = 0; w < WARPS; w++) {
+    for (int w = 0; w < N_WARP; w++) {
         rank += w < WARP_ID ? s->count[w] : 0;
         *all += s->count[w];
     }
@@ -145,15 +160,15 @@ __device__ __forceinline__ int rank_of(struct selection *s, bool yes, int *all)
 }
 
 /* Grid: rows of the step. */
-__global__ void __launch_bounds__(THREADS) select_kernel(struct picking p)
+__global__ void __launch_bounds__(SELECT_FEW) select_kernel(struct picking p)
 {
     SHARED(struct selection, s);
-    int i = p.row0 + (int)blockIdx.x, t = (int)threadIdx.x;
+    int i = p.row0 + (int)blockIdx.x, t = (int)threadIdx.x, n_thread = (int)blockDim.x;
     struct cu_row r = p.step.row[i];
     int n = n_visible(&p, &r), k = n < p.top_k ? n : p.top_k;
     int32_t *picked = p.picked + (size_t)i * p.picked_pitch;
     const float *score = p.score + blockIdx.x * p.pitch;
-    for (int j = t; j < p.top_k; j += THREADS)
+    for (int j = t; j < p.top_k; j += n_thread)
         picked[j] = j < k ? j : -1;
     if (n <= p.top_k)
         return;
@@ -166,7 +181,7 @@ __global__ void __launch_bounds__(THREADS) select_kernel(struct picking p)
         narrow(&s, score, n, shift);
     uint32_t least = s.prefix;
     int n_equal = s.left, n_taken = 0, n_seen = 0;
-    for (int b0 = 0; b0 < n; b0 += THREADS) {
+    for (int b0 = 0; b0 < n; b0 += n_thread) {
         int b = b0 + t, all;
         uint32_t key = b < n ? key_of(score[b]) : 0;
         int equal = n_seen + rank_of(&s, b < n && key == least, &all);
@@ -192,8 +207,9 @@ void cuda_pick(struct dev *d, struct tensor *picked, const struct tensor *q,
     size_t mark = arena_mark(&d->scratch), pitch = (size_t)most_visible(r, l);
     int heads = (ix->n_head + WARP - 1) / WARP * WARP;
     int at_once = (int)MAX((size_t)FEW_MAX, SCORE_BYTES / (pitch * sizeof(float)));
-    size_t shared = (size_t)(heads + WARPS * AT_ONCE) * (size_t)ix->dim * sizeof(float);
+    size_t shared = (size_t)(heads + 1 + WARPS * AT_ONCE) * (size_t)ix->dim * sizeof(float);
     bool many = r->n > FEW_MAX && cuda_scores_many(r->kv[r->host[0].seq]->shape, ix);
+    bool scores = pitch > (size_t)ix->top_k; /* else everything is taken */
     CHECK(shared <= SHARED_BYTES);
     at_once = MIN(at_once, r->n);
     float *score = (float *)dev_alloc(d, (size_t)at_once * pitch * sizeof *score);
@@ -203,11 +219,11 @@ void cuda_pick(struct dev *d, struct tensor *picked, const struct tensor *q,
         struct picking p = { mat_of(q), mat_of(weight), ix->n_head, ix->dim, ix->top_k, l, i,
                              ix->scale, score, pitch, (int32_t *)picked->data,
                              picked->pitch / sizeof(int32_t), *s };
-        if (many)
+        if (scores && many)
             cuda_score_many(d, &p, (int)n);
-        else
+        else if (scores)
             LAUNCH(d, score_kernel, dim3(blocks_for(pitch, ROWS), n), THREADS, shared, p);
-        LAUNCH(d, select_kernel, dim3(n), THREADS, 0, p);
+        LAUNCH(d, select_kernel, dim3(n), r->n > FEW_MAX ? THREADS : SELECT_FEW, 0, p);
     }
     arena_rewind(&d->scratch, mark);
 }

@@ -246,6 +246,15 @@ static inline unsigned __ballot_sync(unsigned, int x)
     return bits;
 }
 
+static inline unsigned __match_any_sync(unsigned, int x)
+{
+    int (*all)[8] = emu_exchange(&x, 1);
+    unsigned bits = 0;
+    for (int i = 0; i < 32; i++)
+        bits |= (unsigned)(all[i][0] == x) << i;
+    return bits;
+}
+
 /* ---- instructions --------------------------------------------------------------------------- */
 
 static inline int __dp4a(int a, int b, int c)

@@ -6,7 +6,7 @@
 #include "product_impl.h"
 #include "widen_impl.h"
 
-#define TILE 128
+#define TILE GROUP_TILE
 #define SLOTS 4 /* units of a turn */
 #define DEPTH (SLOTS * UNIT)
 #define PITCH (DEPTH + 16) /* eight rows are in different banks; minima and sums lie between */
@@ -206,16 +206,16 @@ __device__ __forceinline__ void store(const struct many *t, float (*sum)[2][2][4
         }
 }
 
-/* Grid: tiles of weights, tiles of activations, jobs. */
+/* Grid: tiles of weights, tiles of activations, jobs; experts are told apart by the tiles. */
 template <int type> __global__ void __launch_bounds__(THREADS, 2) many_kernel(struct cu_product p)
 {
     SHARED_DYNAMIC(struct many, t);
-    struct cu_job job = job_at(&p, (int)blockIdx.z);
-    int row0 = (int)blockIdx.x * TILE, i0 = (int)blockIdx.y * TILE, n = job.n - i0;
-    int turns = (p.k + DEPTH - 1) / DEPTH;
+    struct cu_job job;
+    int row0 = (int)blockIdx.x * TILE, i0, turns = (p.k + DEPTH - 1) / DEPTH;
     float sum[PAIRS][2][2][4] = {};
-    if (n <= 0)
+    if (!tile_at(&p, (int)blockIdx.y, &job, &i0))
         return;
+    int n = job.n - i0;
     for (int i = (int)threadIdx.x; i < TILE; i += THREADS) {
         t->x[i] = i < n ? job_in(&p, &job, i0 + i) : NULL;
         t->out[i] = i < n ? job_out(&p, &job, i0 + i) : NULL;
@@ -237,7 +237,7 @@ template <int type> __global__ void __launch_bounds__(THREADS, 2) many_kernel(st
 
 template <int type> static void many(struct dev *d, const struct cu_product *p, int n_job)
 {
-    dim3 grid(blocks_for((size_t)p->rows, TILE), blocks_for((size_t)p->n, TILE), (unsigned)n_job);
+    dim3 grid(blocks_for((size_t)p->rows, TILE), tiles_of(p), (unsigned)n_job);
     (void)cudaFuncSetAttribute(many_kernel<type>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                (int)sizeof(struct many));
     LAUNCH(d, many_kernel<type>, grid, THREADS, sizeof(struct many), *p);

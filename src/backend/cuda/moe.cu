@@ -1,6 +1,7 @@
-/* moe.cu - routed experts. Their pairs (a row's use of an expert) are grouped on the device, so
- * that the host need not wait for the route; then gate and up, the gate with the routing weight,
- * and down are products with a job for every expert that is used. */
+/* moe.cu - routed experts. Their pairs are grouped on the device (group.cu), so that the host need
+ * not wait for the route; then gate and up, the gate with the routing weight, and down are products
+ * with a job for every expert that is used. */
+#include "group_impl.h"
 #include "pairs_impl.h"
 
 extern "C" {
@@ -8,74 +9,6 @@ extern "C" {
 }
 
 #define THREADS 256
-#define MAX_EXPERT 1024
-
-/* ---- grouping ------------------------------------------------------------------------------ */
-
-struct counts {
-    int place[MAX_EXPERT]; /* of expert id in the set, or -1 */
-    int n[MAX_EXPERT];     /* pairs of the set's expert; then where they begin */
-};
-
-struct grouping {
-    const int *id;          /* [n_set] the set's experts, ascending; NULL: from first_id on */
-    int first_id, n_set, n_used, n_pair;
-    const int32_t *route;   /* [n_pair] ids */
-    size_t route_pitch;     /* in ids */
-    struct cu_groups *groups;
-    int *active, *first, *pair;
-};
-
-__device__ __forceinline__ int pair_place(const struct counts *c, const struct grouping *g, int i)
-{
-    int id = g->route[(size_t)(i / g->n_used) * g->route_pitch + i % g->n_used];
-    return id >= 0 && id < MAX_EXPERT ? c->place[id] : -1;
-}
-
-/* Numbers of pairs to the places where lists begin. */
-__device__ __forceinline__ void begin_lists(struct counts *c, const struct grouping *g)
-{
-    int n_active = 0, sum = 0;
-    for (int e = 0; e < g->n_set; e++) {
-        int n = c->n[e];
-        c->n[e] = sum;
-        if (n) {
-            g->active[n_active] = e;
-            g->first[n_active++] = sum;
-        }
-        sum += n;
-    }
-    g->first[n_active] = sum;
-    *g->groups = { n_active, g->active, g->first, g->pair };
-}
-
-/* One block. A list is written by one thread, so that it is in order. */
-__global__ void __launch_bounds__(THREADS) group_kernel(struct grouping g)
-{
-    SHARED(struct counts, c);
-    int t = (int)threadIdx.x;
-    for (int e = t; e < MAX_EXPERT; e += THREADS) {
-        c.place[e] = -1;
-        c.n[e] = 0;
-    }
-    __syncthreads();
-    for (int e = t; e < g.n_set; e += THREADS)
-        c.place[g.id ? g.id[e] : g.first_id + e] = e;
-    __syncthreads();
-    for (int i = t; i < g.n_pair; i += THREADS) {
-        int e = pair_place(&c, &g, i);
-        if (e >= 0)
-            atomicAdd(&c.n[e], 1);
-    }
-    __syncthreads();
-    if (t == 0)
-        begin_lists(&c, &g);
-    __syncthreads();
-    for (int e = t; e < g.n_set; e += THREADS)
-        for (int i = 0, at = c.n[e]; i < g.n_pair; i++)
-            if (pair_place(&c, &g, i) == e)
-                g.pair[at++] = i;
-}
 
 /* ---- the gate ------------------------------------------------------------------------------ */
 
@@ -186,6 +119,7 @@ static void take_workspace(struct dev *d, struct experts *p)
     p->g.active = (int *)dev_alloc(d, n_set * sizeof(int));
     p->g.first = (int *)dev_alloc(d, (n_set + 1) * sizeof(int));
     p->g.pair = (int *)dev_alloc(d, n * sizeof(int));
+    p->g.tile = (struct cu_tile *)dev_alloc(d, group_tiles(&p->g) * sizeof *p->g.tile);
     p->gate = (float *)dev_alloc(d, n * (size_t)p->n_mid * sizeof(float));
     p->up = (float *)dev_alloc(d, n * (size_t)p->n_mid * sizeof(float));
     p->packed = (uint8_t *)dev_alloc(d, MAX(x_bytes, n * act_bytes(32, p->n_mid)));
@@ -197,8 +131,8 @@ static void product(struct dev *d, struct experts *p, int which, float *out)
 {
     const struct tensor *w = matrix(&p->some->e[0], which);
     struct cu_product c;
-    bool down = which == DOWN, few = p->x->rows <= FEW_MAX;
-    int n_job = MIN(p->n_pair, p->some->n), block = cuda_of(d)->exact ? 0 : act_block(w->type);
+    bool down = which == DOWN;
+    int block = cuda_of(d)->exact ? 0 : act_block(w->type);
     memset(&c, 0, sizeof c);
     c.type = w->type;
     c.k = w->cols;
@@ -207,6 +141,7 @@ static void product(struct dev *d, struct experts *p, int which, float *out)
     c.tables = cuda_of(d)->tables;
     c.w = weights_of(w);
     c.groups = p->g.groups;
+    c.n_tile = (int)group_tiles(&p->g);
     c.expert = p->w[which];
     c.expert_pitch = p->regular[which] ? distance(p->some, which) : 0;
     c.expert_scale_pitch = p->regular[which] ? scale_distance(p->some, which) : 0;
@@ -224,9 +159,11 @@ static void product(struct dev *d, struct experts *p, int which, float *out)
         c.x_pitch = act_bytes(block, c.k);
     }
     if (block)
-        cuda_product_many(d, &c, n_job);
+        cuda_product_many(d, &c, 1);
+    else if (p->x->rows > FEW_MAX)
+        cuda_product_many_exact(d, &c, 1);
     else
-        (few ? cuda_product_few_exact : cuda_product_many_exact)(d, &c, n_job);
+        cuda_product_few_exact(d, &c, MIN(p->n_pair, p->some->n));
 }
 
 static struct cu_matrices matrices(const struct experts *p, int which)
@@ -305,7 +242,7 @@ static void run_experts(struct dev *d, struct experts *p)
         run_pairs(d, p);
         return;
     }
-    LAUNCH(d, group_kernel, 1, THREADS, 0, p->g);
+    cuda_group(d, &p->g);
     product(d, p, GATE, p->gate);
     product(d, p, UP, p->up);
     struct cu_gate g = { p->gate, p->up, p->n_mid, p->g.n_used,

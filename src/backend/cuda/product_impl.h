@@ -11,6 +11,12 @@ struct cu_weights {
     size_t pitch, scale_pitch;
 };
 
+#define GROUP_TILE 128 /* activation rows that many-row kernels take together */
+
+struct cu_tile {
+    int job, first; /* activation rows of a job from this one on */
+};
+
 /* Pairs (row * n_used + slot) grouped by expert, in device memory; written there, so that the host
  * need not know them. */
 struct cu_groups {
@@ -18,6 +24,8 @@ struct cu_groups {
     const int *active; /* [n_active] index into the set, ascending */
     const int *first;  /* [n_active + 1] into pair */
     const int *pair;   /* ascending within an expert */
+    int n_tile;
+    const struct cu_tile *tile;
 };
 
 struct cu_product {
@@ -27,6 +35,7 @@ struct cu_product {
     const struct cu_tables *tables;
     struct cu_weights w;            /* job j begins at row j * rows */
     const struct cu_groups *groups; /* experts; NULL: none */
+    int n_tile;                     /* of them, at most */
     const struct cu_weights *expert; /* [set]; NULL: they lie expert_pitch bytes apart from w on */
     size_t expert_pitch, expert_scale_pitch;
     int in_div, out_pairs; /* experts: input row pair / in_div, 0: place in the list; output row */
@@ -60,6 +69,25 @@ __device__ __forceinline__ struct cu_job job_at(const struct cu_product *p, int 
     j.from = p->groups->first[z];
     j.n = p->groups->first[z + 1] - j.from;
     return j;
+}
+
+/* A tile of GROUP_TILE activation rows by the grid's second and third dimension; false: none. */
+__device__ __forceinline__ bool tile_at(const struct cu_product *p, int tile, struct cu_job *job,
+                                        int *first)
+{
+    struct cu_tile t = { (int)blockIdx.z, tile * GROUP_TILE };
+    if (p->groups && tile >= p->groups->n_tile)
+        return false;
+    if (p->groups)
+        t = p->groups->tile[tile];
+    *job = job_at(p, t.job);
+    *first = t.first;
+    return t.first < job->n;
+}
+
+static inline unsigned tiles_of(const struct cu_product *p)
+{
+    return p->groups ? (unsigned)p->n_tile : blocks_for((size_t)p->n, GROUP_TILE);
 }
 
 __device__ __forceinline__ const uint8_t *job_in(const struct cu_product *p,

@@ -160,7 +160,7 @@ void dev_begin(struct dev *d)
 
 int dev_wait(struct dev *d, struct err *e)
 {
-    if (d->err.code == ERR_NONE && d->ops->wait)
+    if (d->ops->wait) /* after a failure too: what was queued before it reads what comes next */
         TRY(d->ops->wait(d, e));
     if (d->err.code == ERR_NONE)
         return 0;

@@ -422,4 +422,4 @@ help:  ## list the targets
 .SECONDARY:
 
 -include $(LIB_OBJ:.o=.d) $(EMULATED:.o=.d) $(CMD_OBJ:.o=.d) $(TESTS:=.d) $(REPLAYS:=.d) \
-         $(FUZZERS:=.d) $(CARD_TESTS:=.d)
+         $(FUZZERS:=.d) $(CUDA_TESTS:=.d) $(CARD_TESTS:=.d)

@@ -27,9 +27,6 @@ static struct cu_hc hc_of(const struct hc *hc)
              hc->norm_eps };
 }
 
-/* How fn lies: in float32 or float16 at addresses of two elements, or otherwise. */
-enum layout { PAIRS_F32, PAIRS_F16, ANY };
-
 /* Elements at, at + 1 of row i of fn, n of them within the row; no branches but for ANY: loads are
  * to be on their way together. */
 template <enum layout layout>
@@ -308,11 +305,10 @@ static void project_from(struct dev *d, float *part, const struct tensor *stream
                          const struct cu_hc *hc)
 {
     dim3 grid(blocks_for((size_t)hc->n_embd, PIECE), blocks_for((size_t)streams->rows, ROWS));
-    uintptr_t odd = ((uintptr_t)hc->fn | hc->fn_pitch) % sizeof(float2);
-    bool pairs = hc->n_embd % 2 == 0 && hc->type != DT_BF16 && odd % dtype_bytes(hc->type, 2) == 0;
-    auto kernel = !pairs                ? project_kernel<most, ANY>
-                  : hc->type == DT_F32 ? project_kernel<most, PAIRS_F32>
-                                       : project_kernel<most, PAIRS_F16>;
+    enum layout layout = layout_of(hc);
+    auto kernel = layout == ANY          ? project_kernel<most, ANY>
+                  : layout == PAIRS_F32 ? project_kernel<most, PAIRS_F32>
+                                        : project_kernel<most, PAIRS_F16>;
     LAUNCH(d, kernel, grid, THREADS, 0, part, mat_of(streams), streams->rows, *hc);
 }
 

@@ -28,6 +28,16 @@ __device__ __forceinline__ float2 two_of_fn(const struct cu_hc *hc, int i, size_
     return { __uint_as_float(two << 16), __uint_as_float(two & 0xffff0000) };
 }
 
+/* How fn lies: in float32 or float16 at addresses of two elements, or otherwise. */
+enum layout { PAIRS_F32, PAIRS_F16, ANY };
+
+static inline enum layout layout_of(const struct cu_hc *hc)
+{
+    uintptr_t odd = ((uintptr_t)hc->fn | hc->fn_pitch) % sizeof(float2);
+    bool pairs = hc->n_embd % 2 == 0 && hc->type != DT_BF16 && odd % dtype_bytes(hc->type, 2) == 0;
+    return !pairs ? ANY : hc->type == DT_F32 ? PAIRS_F32 : PAIRS_F16;
+}
+
 /* hc_many.cu: part [rows][m + 1][pieces] of many rows; how many pieces. */
 int cuda_hc_pieces(const struct cu_hc *hc);
 void cuda_hc_project_many(struct dev *d, float *part, const struct tensor *streams,

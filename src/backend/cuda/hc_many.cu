@@ -21,46 +21,71 @@ struct span {
     int n_row, row0, i0, last;
 };
 
-/* A thread's part of the next turn. */
+/* A thread's part of the next turn, as it lies in memory: whoever looks at it waits. */
 struct coming {
-    float2 f[PAIRS];
+    uint2 f[PAIRS];
     float4 x[ROWS];
 };
 
 /* Four elements of which n are there. */
-__device__ __forceinline__ float4 four_at(const float *x, int n, bool aligned)
+__device__ __forceinline__ float4 four_at(const float *x, int n)
 {
-    if (n >= 4 && aligned)
-        return *(const float4 *)x;
     return { n > 0 ? x[0] : 0, n > 1 ? x[1] : 0, n > 2 ? x[2] : 0, n > 3 ? x[3] : 0 };
 }
 
+/* Elements at and at + 1 of row i of fn, up to `last`. */
+template <enum layout layout>
+__device__ __forceinline__ uint2 raw_pair(const struct cu_hc *hc, int i, int at, int last)
+{
+    const uint8_t *row = hc->fn + (i < hc->m ? i : 0) * hc->fn_pitch; /* one too many is not used */
+    size_t e = (size_t)(at < last ? at : last - 2);                   /* nor is this: x is zero */
+    if (layout == PAIRS_F32)
+        return *(const uint2 *)(row + e * 4);
+    if (layout == PAIRS_F16)
+        return { *(const uint32_t *)(row + e * 2), 0 };
+    float2 x = two_of_fn(hc, i < hc->m ? i : 0, (size_t)at, last - at);
+    return { __float_as_uint(x.x), __float_as_uint(x.y) };
+}
+
 /* Elements of a turn from k on. */
+template <enum layout layout>
 __device__ __forceinline__ void fetch(struct coming *c, const struct cu_hc *hc,
                                       const struct span *s, int k)
 {
     bool aligned = (uintptr_t)s->streams.x % 16 == 0 && s->streams.pitch % 4 == 0;
+    const float *x[ROWS];
 #pragma unroll
     for (int j = 0; j < PAIRS; j++) {
         int at = (int)threadIdx.x + j * THREADS, i = s->i0 + at / (TURN / 2);
-        int e = k + at % (TURN / 2) * 2;
-        c->f[j] = { 0, 0 };
-        if (i < hc->m)
-            c->f[j] = two_of_fn(hc, i, (size_t)e, s->last - e);
+        c->f[j] = raw_pair<layout>(hc, i, k + at % (TURN / 2) * 2, s->last);
     }
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        int row = s->row0 + r < s->n_row ? s->row0 + r : s->n_row - 1, e = k + 4 * LANE;
-        c->x[r] = four_at(s->streams.x + row * s->streams.pitch + e, s->last - e, aligned);
+        int row = s->row0 + r < s->n_row ? s->row0 + r : s->n_row - 1;
+        x[r] = s->streams.x + row * s->streams.pitch + k + 4 * LANE;
     }
+    if (aligned && k + TURN <= s->last) {
+#pragma unroll
+        for (int r = 0; r < ROWS; r++)
+            c->x[r] = *(const float4 *)x[r];
+        return;
+    }
+#pragma unroll
+    for (int r = 0; r < ROWS; r++)
+        c->x[r] = four_at(x[r], s->last - k - 4 * LANE);
 }
 
+template <enum layout layout>
 __device__ __forceinline__ void place_fn(struct fn_tile *t, const struct coming *c)
 {
     float2 *to = (float2 *)t->f;
 #pragma unroll
-    for (int j = 0; j < PAIRS; j++)
-        to[threadIdx.x + j * THREADS] = c->f[j];
+    for (int j = 0; j < PAIRS; j++) {
+        uint2 f = c->f[j];
+        float2 halves = { f16_value(f.x & 0xffff), f16_value(f.x >> 16) };
+        float2 whole = { __uint_as_float(f.x), __uint_as_float(f.y) };
+        to[threadIdx.x + j * THREADS] = layout == PAIRS_F16 ? halves : whole;
+    }
 }
 
 __device__ __forceinline__ float add_four(float4 a, float4 b, float sum)
@@ -113,6 +138,7 @@ __device__ __forceinline__ void store(float *part, const struct cu_hc *hc, int r
 }
 
 /* Grid: pieces, 4 ROWS rows, 2 NUMBERS numbers. */
+template <enum layout layout>
 __global__ void __launch_bounds__(THREADS) project_many_kernel(float *part, struct cu_mat streams,
                                                                int n_row, struct cu_hc hc)
 {
@@ -122,16 +148,17 @@ __global__ void __launch_bounds__(THREADS) project_many_kernel(float *part, stru
                       (int)blockIdx.z * 2 * NUMBERS, first + PIECE < cols ? first + PIECE : cols };
     float sum[NUMBERS * ROWS] = {}, square[ROWS] = {};
     struct coming c;
-    fetch(&c, &hc, &s, first);
+    fetch<layout>(&c, &hc, &s, first);
     for (int k = first; k < s.last; k += TURN) {
         float4 x[ROWS];
 #pragma unroll
         for (int r = 0; r < ROWS; r++)
             x[r] = c.x[r];
         __syncthreads();
-        place_fn(&t, &c);
+        place_fn<layout>(&t, &c);
         __syncthreads();
-        fetch(&c, &hc, &s, k + TURN);
+        if (k + TURN < s.last)
+            fetch<layout>(&c, &hc, &s, k + TURN);
         add_turn(&t, x, sum, square);
     }
 #pragma unroll
@@ -159,5 +186,9 @@ void cuda_hc_project_many(struct dev *d, float *part, const struct tensor *strea
 {
     dim3 grid((unsigned)cuda_hc_pieces(hc), blocks_for((size_t)streams->rows, 4 * ROWS),
               blocks_for((size_t)hc->m, 2 * NUMBERS));
-    LAUNCH(d, project_many_kernel, grid, THREADS, 0, part, mat_of(streams), streams->rows, *hc);
+    enum layout layout = layout_of(hc);
+    auto kernel = layout == ANY          ? project_many_kernel<ANY>
+                  : layout == PAIRS_F32 ? project_many_kernel<PAIRS_F32>
+                                        : project_many_kernel<PAIRS_F16>;
+    LAUNCH(d, kernel, grid, THREADS, 0, part, mat_of(streams), streams->rows, *hc);
 }

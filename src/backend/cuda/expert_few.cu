@@ -70,25 +70,27 @@ pairs_kernel(const __grid_constant__ struct cu_pairs p)
     }
 }
 
-static size_t pairs_shared(enum dtype type, int k)
-{
-    return few_room(type, k, 1, dtype_bytes(type, (size_t)k)).total;
-}
-
 bool cuda_pairs_fit(const struct dev *d, enum dtype type, int k)
 {
-    return act_block(type) && pairs_shared(type, k) + STATIC_SHARED <= cuda_of(d)->shared_max;
+    struct cu_few f;
+    memset(&f, 0, sizeof f);
+    f.type = type;
+    f.k = k;
+    f.row_bytes = dtype_bytes(type, (size_t)k);
+    return act_block(type) &&
+           (size_t)few_plan(&f, 1).total + STATIC_SHARED <= cuda_of(d)->shared_max;
 }
 
 void cuda_pairs(struct dev *d, struct cu_pairs *p)
 {
     const struct cuda *c = cuda_of(d);
-    size_t shared = pairs_shared(p->f.type, p->f.k);
-    int each = MIN(3, (int)(c->multi_shared / (shared + STATIC_SHARED)));
-    int tiles = few_tiles(p->f.k, p->f.rows, p->up.first.data != NULL);
     p->f.n = 1;
     p->f.row_bytes = dtype_bytes(p->f.type, (size_t)p->f.k);
-    p->f.n_block = MIN(tiles, MAX(1, c->n_multi * MAX(1, each) / p->n_pair));
+    p->f.up = p->up.first;
+    p->f.plan = few_plan(&p->f, 1);
+    size_t shared = (size_t)p->f.plan.total;
+    int each = MIN(3, (int)(c->multi_shared / (shared + STATIC_SHARED)));
+    p->f.n_block = MIN(p->f.plan.n_tile, MAX(1, c->n_multi * MAX(1, each) / p->n_pair));
     p->tables = c->tables;
     (void)cudaFuncSetAttribute(pairs_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                (int)(c->shared_max - STATIC_SHARED));

@@ -60,6 +60,7 @@ void cuda_product_few_exact(struct dev *d, const struct cu_product *p, int n_job
 
 #define MAX_LIST 16
 #define STATIC_SHARED 4096 /* no kernel here declares more */
+#define BLOCK_SHARED 1536  /* what a block with one row takes besides what it asks for */
 
 struct few_list {
     int n;
@@ -99,7 +100,7 @@ static void launch_list(struct dev *d, const struct few_list *l, int n_block, si
 
 static size_t job_shared(const struct cu_few *f, int n)
 {
-    return is_number(f->type) ? 0 : few_room(f->type, f->k, n, f->row_bytes).total;
+    return is_number(f->type) ? 0 : (size_t)few_plan(f, n).total;
 }
 
 /* Rows of packed weights are shared out among the blocks that the GPU holds at a time, by bytes. */
@@ -107,10 +108,10 @@ static int job_blocks(const struct cuda *c, const struct cu_few *f, size_t share
 {
     if (is_number(f->type))
         return number_blocks(f->rows, f->n);
-    size_t each = c->multi_shared / (shared + STATIC_SHARED), most = f->n == 1 ? 3 : 2;
+    size_t each = c->multi_shared / (shared + BLOCK_SHARED), most = f->n == 1 ? 3 : 2;
     size_t all = (size_t)c->n_multi * MAX(1, MIN(each, most)), mine = f->row_bytes * f->rows;
     size_t share = MAX(1, (all * mine + bytes - 1) / bytes);
-    return (int)MIN(share, (size_t)few_tiles(f->k, f->rows, f->up.data != NULL));
+    return (int)MIN(share, (size_t)f->plan.n_tile);
 }
 
 /* All jobs have the same activation rows, n of which fit into shared memory together. */
@@ -121,6 +122,7 @@ static void run_rows(struct dev *d, struct few_list *l, int n)
     for (int j = 0; j < l->n; j++) {
         struct cu_few *f = &l->job[j];
         f->n = n;
+        f->plan = few_plan(f, n);
         shared = MAX(shared, job_shared(f, n));
         bytes += f->row_bytes * f->rows;
     }

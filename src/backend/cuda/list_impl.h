@@ -8,6 +8,12 @@
 #define FEW_THREADS 256
 #define FEW_WARPS (FEW_THREADS / WARP)
 
+/* How packed weights are walked through and where what lies in shared memory, see walk_impl.h. */
+struct cu_plan {
+    int tile_rows, n_tile, n_chunk;
+    int book, ring, piece, total; /* bytes */
+};
+
 struct cu_few {
     enum dtype type;
     int k, rows, n;       /* elements and number of weight rows; activation rows */
@@ -20,6 +26,7 @@ struct cu_few {
     float *out;
     size_t out_pitch;     /* floats */
     int n_block;          /* of threads */
+    struct cu_plan plan;
 };
 
 /* Row i of x; beyond n the last one, whose sums nobody wants. */

@@ -106,16 +106,16 @@ __device__ __forceinline__ void team_sums(const struct cu_few *f, int r0, float 
     }
 }
 
-struct cu_team {
-    float sum[FEW_WARPS][2 * FEW_MAX];
+template <int n> struct cu_team {
+    float sum[FEW_WARPS][n];
 };
 
 /* Block number `block` of the product. */
 template <int type, int n_x>
 __device__ __forceinline__ void few_numbers(const struct cu_few *f, int block)
 {
-    SHARED(struct cu_team, shared);
     const int n_row = n_x == 1 ? 1 : 2; /* that a team shares its activations among */
+    SHARED(struct cu_team<n_row * n_x>, shared);
     int warp = (int)threadIdx.x / WARP, t = (int)threadIdx.x % TEAM;
     int r0 = (block * N_TEAM + warp / TEAM_WARPS) * n_row;
     float sum[n_row][n_x] = {};

@@ -19,33 +19,34 @@ __device__ __forceinline__ float unit_times(const struct cu_unit *w, const int *
     return sum;
 }
 
-/* sum[h][i] plus a lane's share of two rows of a tile's piece times row i of x. */
+/* sum[h][i] plus a lane's share of two rows of a tile's pieces times row i of x. */
 template <int type, int n_x>
-__device__ __forceinline__ void tile_add(const struct cu_walk *walk, struct cu_place at,
-                                         const uint8_t *piece, const uint8_t *shared,
-                                         float (*sum)[n_x])
+__device__ __forceinline__ void tile_add(const struct cu_few *f, const struct cu_walk *walk,
+                                         struct cu_place at, const uint8_t *pieces,
+                                         const uint8_t *shared, float (*sum)[n_x])
 {
-    const struct cu_few *f = walk->f;
-    int lanes = row_lanes(f->k), q = LANE / lanes * 2, p = LANE % lanes;
+    int lanes = 2 * WARP / walk->tile_rows, q = LANE / lanes * 2, p = LANE % lanes, k = f->k;
     int from = at.chunk * CHUNK + p * PAIR;
-    if (from >= f->k)
+    if (from >= k)
         return;
-    const uint64_t *book = (const uint64_t *)(shared + walk->room.book) + LANE % BOOK_COPIES;
+    const uint64_t *book = (const uint64_t *)(shared + f->plan.book) + LANE % BOOK_COPIES;
     struct cu_unit w[2][2];
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-        const struct cu_weights *m = tile_weights(f, q + h);
-        size_t row = (size_t)tile_row(f, at.tile, q + h);
-        struct cu_piece s = { piece + (size_t)(q + h) * walk->room.piece, NULL, book };
-        if (type == DT_FP4)
+        struct cu_piece s = { pieces + (q + h) * walk->piece, NULL, book };
+        if (type == DT_FP4) {
+            const struct cu_weights *m = h && f->up.data ? &f->up : &f->w;
+            size_t row = (size_t)(tile_row(walk, at.tile, q + h) + f->row0);
             s.scale = m->scale + row * m->scale_pitch + at.chunk * (CHUNK / UNIT);
-        pair_load<type>(&s, p, from + UNIT < f->k, w[h]);
+        }
+        pair_load<type>(&s, p, from + UNIT < k, w[h]);
     }
+    const struct cu_record *record = (const struct cu_record *)shared + from / RECORD;
 #pragma unroll
-    for (int i = 0; i < n_x; i++) {
+    for (int i = 0; i < n_x; i++, record += n_record(k)) {
         if (i >= f->n)
             break;
-        struct cu_record x = ((const struct cu_record *)shared)[i * n_record(f->k) + from / RECORD];
+        struct cu_record x = *record;
 #pragma unroll
         for (int j = 0; j < 4; j++)
             sum[j / 2][i] = unit_times<type>(&w[j / 2][j % 2], (const int *)x.q + j % 2 * 8,
@@ -69,19 +70,23 @@ __device__ __forceinline__ float gated(const struct cu_few *f, float a, float b)
 
 /* A tile's rows are complete. */
 template <int n_x>
-__device__ __forceinline__ void tile_out(const struct cu_few *f, int tile, float (*sum)[n_x])
+__device__ __forceinline__ void tile_out(const struct cu_few *f, const struct cu_walk *walk,
+                                         int tile, float (*sum)[n_x])
 {
-    int lanes = row_lanes(f->k), half = LANE / lanes, rows = tile_rows(f->k);
-    int r = f->up.data ? tile * (rows / 2) + half : tile * rows + 2 * half;
+    int lanes = 2 * WARP / walk->tile_rows, half = LANE / lanes;
+    bool gate = walk->each < walk->tile_rows;
+    int r = tile * walk->each + (gate ? half : 2 * half);
 #pragma unroll
     for (int i = 0; i < n_x; i++) {
+        if (i >= f->n)
+            break;
         float a = lane_sum(sum[0][i], lanes), b = lane_sum(sum[1][i], lanes);
         float *out = f->out + (size_t)i * f->out_pitch + r;
         sum[0][i] = sum[1][i] = 0;
-        if (LANE % lanes || i >= f->n || r >= f->rows)
+        if (LANE % lanes || r >= walk->rows)
             continue;
-        out[0] = f->up.data ? gated(f, a, b) : a;
-        if (!f->up.data && r + 1 < f->rows)
+        out[0] = gate ? gated(f, a, b) : a;
+        if (!gate && r + 1 < walk->rows)
             out[1] = b;
     }
 }
@@ -93,28 +98,26 @@ __device__ __forceinline__ void few_packed(const struct cu_few *f, int block,
 {
     SHARED_DYNAMIC(uint8_t, shared);
     constexpr int stages = few_stages(type);
-    const int rows = tile_rows(f->k), warp = (int)threadIdx.x / WARP;
-    struct cu_walk walk = { f, few_room(type, f->k, f->n, f->row_bytes),
-                            few_tiles(f->k, f->rows, f->up.data),
-                            (f->k + CHUNK - 1) / CHUNK, f->n_block * FEW_WARPS };
-    size_t stage = (size_t)rows * walk.room.piece;
-    uint8_t *ring = shared + walk.room.ring + (size_t)(warp * stages) * stage;
+    const int warp = (int)threadIdx.x / WARP;
+    struct cu_walk walk = walk_of(f);
+    int stage = walk.tile_rows * walk.piece;
+    uint8_t *ring = shared + f->plan.ring + warp * stages * stage;
     struct cu_place at = { block + warp * f->n_block, 0 }, ask = at;
     for (int s = 0; s < stages; s++, next_place(&walk, &ask))
-        tile_copy(&walk, ask, ring + (size_t)s * stage);
+        tile_copy(&walk, ask, ring + s * stage);
     few_round<act_block(type)>(f, (struct cu_record *)shared);
     for (int i = (int)threadIdx.x; i < 256 * BOOK_COPIES && type == DT_IQ2_XXS; i += FEW_THREADS)
-        ((uint64_t *)(shared + walk.room.book))[i] = tables->iq2_xxs[i / BOOK_COPIES];
+        ((uint64_t *)(shared + f->plan.book))[i] = tables->iq2_xxs[i / BOOK_COPIES];
     __syncthreads();
     float sum[2][n_x] = {};
     for (int s = 0; at.tile < walk.n_tile; s = s + 1 < stages ? s + 1 : 0) {
         copy_wait(stages - 1);
         __syncwarp();
-        tile_add<type, n_x>(&walk, at, ring + (size_t)s * stage, shared, sum);
+        tile_add<type, n_x>(f, &walk, at, ring + s * stage, shared, sum);
         if (at.chunk == walk.n_chunk - 1)
-            tile_out<n_x>(f, at.tile, sum);
+            tile_out<n_x>(f, &walk, at.tile, sum);
         __syncwarp();
-        tile_copy(&walk, ask, ring + (size_t)s * stage);
+        tile_copy(&walk, ask, ring + s * stage);
         next_place(&walk, &at);
         next_place(&walk, &ask);
     }

@@ -69,29 +69,37 @@ __device__ __forceinline__ void round_four(float4 x, uint32_t top, struct cu_rec
                                : zero ? 0 : __uint_as_float(top) / 127;
 }
 
+/* Spans s0, s0 + FEW_WARPS.. of row x, each of all lanes' fours; loads come before their use. */
+template <int block>
+__device__ __forceinline__ void round_spans(const float *x, int s0, int k, struct cu_record *to)
+{
+    const int part = block == 32 ? 1 : 2, span = 128 * part, ahead = 4 / part;
+    float4 four[ahead][part];
+#pragma unroll
+    for (int j = 0; j < ahead * part; j++) {
+        int at = (s0 + j / part * FEW_WARPS) * span + j % part * 128 + LANE * 4;
+        four[j / part][j % part] = four_floats(x + at, k - at);
+    }
+#pragma unroll
+    for (int a = 0; a < ahead; a++) {
+        int s = s0 + a * FEW_WARPS, at = s * span + LANE * 4;
+        if (s * span >= k)
+            break;
+        uint32_t top = lanes_top<(block == 32 ? 8 : WARP)>(four[a], part);
+#pragma unroll
+        for (int h = 0; h < part; h++)
+            round_four(four[a][h], top, to, at + h * 128, k);
+    }
+}
+
 /* All rows of x, by all warps of the block; to: [n][n_record(k)], zeros behind the end. */
 template <int block>
 __device__ __forceinline__ void few_round(const struct cu_few *f, struct cu_record *to)
 {
-    const int span = block == 32 ? 128 : 256, part = span / 128, ahead = 4 / part;
-    int each = (f->k + span - 1) / span, n = each * f->n;
-    for (int s0 = (int)threadIdx.x / WARP; s0 < n; s0 += ahead * FEW_WARPS) {
-        float4 x[ahead][part];
-#pragma unroll
-        for (int j = 0; j < ahead * part; j++) {
-            int s = s0 + j / part * FEW_WARPS, at = s % each * span + j % part * 128 + LANE * 4;
-            x[j / part][j % part] = four_floats(few_x(f, s / each) + at, s < n ? f->k - at : 0);
-        }
-#pragma unroll
-        for (int a = 0; a < ahead; a++) {
-            int s = s0 + a * FEW_WARPS, at = s % each * span + LANE * 4;
-            if (s >= n)
-                break;
-            uint32_t top = lanes_top<(block == 32 ? 8 : WARP)>(x[a], part);
-            for (int h = 0; h < part; h++)
-                round_four(x[a][h], top, to + s / each * n_record(f->k), at + h * 128, f->k);
-        }
-    }
+    const int span = block == 32 ? 128 : 256, ahead = 512 / span;
+    for (int i = 0; i < f->n; i++, to += n_record(f->k))
+        for (int s = (int)threadIdx.x / WARP; s * span < f->k; s += ahead * FEW_WARPS)
+            round_spans<block>(few_x(f, i), s, f->k, to);
 }
 
 #endif

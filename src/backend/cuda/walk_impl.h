@@ -16,40 +16,22 @@ __host__ __device__ __forceinline__ constexpr int few_stages(int type)
     return type == DT_Q8_0 ? 2 : 4;
 }
 
-/* Lanes for a row: rows of up to CHUNK / 2 elements come four at a time. */
-__host__ __device__ __forceinline__ int row_lanes(int k)
+/* A row has 32 lanes, or 16 where it has no more than CHUNK / 2 elements; a tile is two rows for
+ * each such group of lanes, or as many rows of a gate and of up in turns. Shared memory holds
+ * activations, a codebook, then every warp's stages of a tile's pieces. */
+static inline struct cu_plan few_plan(const struct cu_few *f, int n)
 {
-    return k <= CHUNK / 2 ? WARP / 2 : WARP;
-}
-
-__host__ __device__ __forceinline__ int tile_rows(int k)
-{
-    return 2 * WARP / row_lanes(k);
-}
-
-/* Of two rows for each group of row_lanes(), or of a gate's row and up's. */
-__host__ __device__ __forceinline__ int few_tiles(int k, int rows, bool is_gated)
-{
-    int each = is_gated ? tile_rows(k) / 2 : tile_rows(k);
-    return (rows + each - 1) / each;
-}
-
-/* Shared memory: activations, codebook, then every warp's stages of a tile's pieces. */
-struct cu_room {
-    size_t book, ring, piece, total; /* the first two: where; then bytes */
-};
-
-__host__ __device__ __forceinline__ struct cu_room few_room(int type, int k, int n,
-                                                                   size_t row_bytes)
-{
-    struct cu_room r;
-    size_t chunk = k <= CHUNK ? row_bytes : row_bytes * CHUNK / (size_t)k;
-    r.piece = (chunk + 15) / 16 * 16;
-    r.book = (size_t)n * (size_t)n_record(k) * sizeof(struct cu_record);
-    /* A pair is read whole, behind the last piece too. */
-    r.ring = r.book + (type == DT_IQ2_XXS ? 256 * BOOK_COPIES * sizeof(uint64_t) : 0);
-    r.total = r.ring + FEW_WARPS * (size_t)(few_stages(type) * tile_rows(k)) * r.piece + 64;
-    return r;
+    struct cu_plan p;
+    p.tile_rows = f->k <= CHUNK / 2 ? 4 : 2;
+    int each = f->up.data ? p.tile_rows / 2 : p.tile_rows;
+    p.n_tile = (f->rows + each - 1) / each;
+    p.n_chunk = (f->k + CHUNK - 1) / CHUNK;
+    size_t piece = f->k <= CHUNK ? f->row_bytes : f->row_bytes * CHUNK / (size_t)f->k;
+    p.piece = (int)round_up(piece, 16);
+    p.book = n * n_record(f->k) * (int)sizeof(struct cu_record);
+    p.ring = p.book + (f->type == DT_IQ2_XXS ? 256 * BOOK_COPIES * (int)sizeof(uint64_t) : 0);
+    p.total = p.ring + FEW_WARPS * few_stages(f->type) * p.tile_rows * p.piece + 64;
+    return p; /* 64: a pair is read whole, behind the last piece too */
 }
 
 /* Where a warp is: a piece of a tile. */
@@ -57,11 +39,24 @@ struct cu_place {
     int tile, chunk;
 };
 
+/* What of a product a warp needs again and again, in registers. */
 struct cu_walk {
-    const struct cu_few *f;
-    struct cu_room room;
-    int n_tile, n_chunk, stride; /* from one of a warp's tiles to its next */
+    const uint8_t *w[2];         /* rows of even and of odd place in a tile */
+    size_t pitch[2];
+    int rows, n_tile, n_chunk, piece, last; /* last: bytes of a row's last piece */
+    int tile_rows, each;         /* each: rows of the product in a tile */
+    int stride;                  /* from one of a warp's tiles to its next */
 };
+
+__device__ __forceinline__ struct cu_walk walk_of(const struct cu_few *f)
+{
+    const struct cu_plan *p = &f->plan;
+    const struct cu_weights *odd = f->up.data ? &f->up : &f->w;
+    return { { f->w.data + (size_t)f->row0 * f->w.pitch, odd->data + (size_t)f->row0 * odd->pitch },
+             { f->w.pitch, odd->pitch }, f->rows, p->n_tile, p->n_chunk, p->piece,
+             (int)f->row_bytes - (p->n_chunk - 1) * p->piece, p->tile_rows,
+             f->up.data ? p->tile_rows / 2 : p->tile_rows, f->n_block * FEW_WARPS };
+}
 
 __device__ __forceinline__ void next_place(const struct cu_walk *walk, struct cu_place *at)
 {
@@ -71,30 +66,21 @@ __device__ __forceinline__ void next_place(const struct cu_walk *walk, struct cu
     at->tile += walk->stride;
 }
 
-/* Row q of a tile, as long as there are rows; with a gate its row and that of up take turns. */
-__device__ __forceinline__ int tile_row(const struct cu_few *f, int tile, int q)
+/* Row q of a tile, as long as there are rows. */
+__device__ __forceinline__ int tile_row(const struct cu_walk *walk, int tile, int q)
 {
-    int rows = tile_rows(f->k);
-    return min(f->up.data ? tile * (rows / 2) + q / 2 : tile * rows + q, f->rows - 1) + f->row0;
-}
-
-__device__ __forceinline__ const struct cu_weights *tile_weights(const struct cu_few *f, int q)
-{
-    return f->up.data && q % 2 ? &f->up : &f->w;
+    return min(tile * walk->each + (walk->each == walk->tile_rows ? q : q / 2), walk->rows - 1);
 }
 
 /* Asks for a tile's pieces. */
 __device__ __forceinline__ void tile_copy(const struct cu_walk *walk, struct cu_place at,
                                           uint8_t *to)
 {
-    const struct cu_few *f = walk->f;
-    size_t chunk = f->k <= CHUNK ? f->row_bytes : f->row_bytes * CHUNK / (size_t)f->k;
-    size_t from = (size_t)at.chunk * chunk;
-    for (int q = 0; q < tile_rows(f->k) && at.tile < walk->n_tile; q++) {
-        const struct cu_weights *w = tile_weights(f, q);
-        const uint8_t *row = w->data + (size_t)tile_row(f, at.tile, q) * w->pitch;
-        warp_copy(to + (size_t)q * walk->room.piece, row + from,
-                  (int)(at.chunk + 1 < walk->n_chunk ? chunk : f->row_bytes - from));
+    int from = at.chunk * walk->piece, n = at.chunk + 1 < walk->n_chunk ? walk->piece : walk->last;
+    for (int q = 0; q < walk->tile_rows && at.tile < walk->n_tile; q += 2) {
+        size_t r0 = (size_t)tile_row(walk, at.tile, q), r1 = (size_t)tile_row(walk, at.tile, q + 1);
+        warp_copy(to + q * walk->piece, walk->w[0] + r0 * walk->pitch[0] + from, n);
+        warp_copy(to + (q + 1) * walk->piece, walk->w[1] + r1 * walk->pitch[1] + from, n);
     }
     copy_commit();
 }

@@ -134,9 +134,13 @@ comma      := ,
 CUDA_CODE   = $(foreach a,$(CUDA_ARCH),$(call code,$a,sm)) \
               $(foreach a,$(CUDA_PTX),$(call code,$a,compute))
 CUDA_INC   := $(addprefix -I,$(wildcard src/base src/quant src/ops src/backend src/backend/cuda))
+# The host's compiler, when objects are for other hosts than this one: CUDA's headers suit all.
+CUDA_HOST  ?=
+CUDA_CROSS  = $(if $(CUDA_HOST),-ccbin $(CUDA_HOST) -target-dir $(notdir $(firstword $(wildcard \
+                  $(CUDA_HOME)/targets/sbsa-linux $(CUDA_HOME)/targets/*))))
 CUDA_FLAGS  = -std=c++20 -O3 -fmad=false $(CUDA_CODE) $(if $(WERROR),-Werror all-warnings) \
               -Xcompiler -fPIC,-fvisibility=hidden,-fno-exceptions,-fno-threadsafe-statics \
-              -Xcompiler -Wall,-Wextra $(CUDA_INC)
+              -Xcompiler -Wall,-Wextra $(CUDA_INC) $(CUDA_CROSS)
 
 $(CUDA_OBJ): $(BUILD)/%.o: %.cu Makefile | $(BUILD)/.packages
 	@mkdir -p $(@D)
@@ -280,8 +284,13 @@ check-cuda: $(CARD_TESTS) $(BUILD)/dstar $(MODEL)
 	@tests/cuda/on_card.sh $(BUILD)
 
 CUDA_ALL := 80 86 89 90a 100 120 121
-cuda-all:  ## compile the CUDA kernels for every architecture we know (build-cuda)
+CUDA_ARM := aarch64-linux-gnu-g++
+cuda-all:  ## compile the CUDA kernels for every architecture we know, and one for an AArch64 host
 	@$(AGAIN) cuda-objects CUDA=1 BUILD=$(BUILD)-cuda-all CUDA_ARCH='$(CUDA_ALL)' CUDA_PTX=
+	@if command -v $(CUDA_ARM) >/dev/null; then \
+		$(AGAIN) cuda-objects CUDA=1 BUILD=$(BUILD)-cuda-arm CUDA_ARCH=121 CUDA_PTX= \
+			CUDA_HOST=$(CUDA_ARM); \
+	else echo '$(CUDA_ARM) was not found: nothing was compiled for AArch64 hosts'; fi
 
 cuda-objects: $(CUDA_OBJ)
 	@test -n '$^' || { echo 'nvcc was not found' >&2; exit 1; }
@@ -412,7 +421,7 @@ proof: all $(BUILD)/tools/proof/published  ## what two-bit files lose, measured 
 
 clean:  ## remove everything that was built
 	rm -rf $(BUILD) $(BUILD)-san $(BUILD)-fuzz $(BUILD)-arm $(BUILD)-clang \
-		$(BUILD)-cuda $(BUILD)-cuda-all
+		$(BUILD)-cuda $(BUILD)-cuda-all $(BUILD)-cuda-arm
 
 help:  ## list the targets
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ { printf "  make %-14s %s\n", $$1, $$2 }' Makefile

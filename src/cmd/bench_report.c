@@ -60,6 +60,8 @@ static void print_table(const struct bench_report *r)
                    bench_token_s(&r->row[i], .99) * 1e3);
         printf("\n");
     }
+    if (r->memory > 0)
+        printf("\n%.1f of the GPU's %.1f GB are taken\n", r->taken / 1e9, r->memory / 1e9);
     if (r->experts)
         printf("\n%s\n", r->experts);
 }
@@ -104,6 +106,9 @@ static void print_json(const struct bench_report *r)
     json_object_set_new(root, "unit", json_string(r->unit));
     json_object_set_new(root, "answer_tokens", json_integer(r->n_gen));
     json_object_set_new(root, "results", rows);
+    if (r->memory > 0)
+        json_object_set_new(root, "gpu_memory", json_pack("{s:f, s:f}", "taken_bytes", r->taken,
+                                                          "bytes", r->memory));
     if (r->experts_json)
         json_object_set_new(root, "experts", json_loads(r->experts_json, 0, NULL));
     bench_json_print(root);

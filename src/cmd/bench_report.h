@@ -34,6 +34,7 @@ struct bench_report {
     const struct bench_row *row;
     int n_gen; /* tokens of an answer; 0: does not apply */
     int n_thread; /* 0: all */
+    double taken, memory; /* bytes of a GPU's memory, and all of it; 0: no GPU */
     const char *experts, *experts_json; /* what reading experts cost, in words; NULL: nothing */
 };
 

@@ -188,8 +188,10 @@ static int bench(struct bench *b)
         free(b->token_s);
         return fault_print(&error);
     }
+    struct device_memory memory = measure_device_memory(b->engine);
     struct bench_report report = { info, "ctx", { "prefill", "decode" }, "tok/s", 2, n_row, row,
-                                   b->o->n_gen, b->o->model.opts.threads, NULL, NULL };
+                                   b->o->n_gen, b->o->model.opts.threads, (double)memory.taken,
+                                   (double)memory.all, NULL, NULL };
     print(b, &report);
     free(b->token_s);
     return EXIT_DONE;

@@ -115,6 +115,12 @@ int measure_kernel(struct kernel_bench *b, dstar_engine *engine, struct err *e);
  * float32 in registers, and dot products of 8 bits. 0: not known for this device. */
 void measure_peak(double *float_flops, double *int_flops, dstar_engine *engine);
 
+/* What is taken of the memory of a device that is apart, by whomever, and all of it; else 0. */
+struct device_memory {
+    size_t taken, all;
+};
+struct device_memory measure_device_memory(dstar_engine *engine);
+
 /* Bytes per second that all of n threads together read from memory: the most of some rounds. */
 int measure_reading(double *bytes_per_s, int n_thread, struct err *e);
 

@@ -95,3 +95,12 @@ int measure_memory(double *bytes_per_s, dstar_engine *engine, int n_thread, stru
     return dev_is_apart(d) ? measure_copying(bytes_per_s, d, e)
                            : measure_reading(bytes_per_s, n_thread, e);
 }
+
+struct device_memory measure_device_memory(dstar_engine *engine)
+{
+    const struct dev *d = engine_of(engine)->dev;
+    if (!dev_is_apart(d))
+        return (struct device_memory){ 0 };
+    size_t all = dev_memory_all(d);
+    return (struct device_memory){ all - dev_memory_left(d), all };
+}

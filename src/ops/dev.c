@@ -63,7 +63,15 @@ void dev_memory_give_back(struct dev *d, void *mem)
 
 size_t dev_memory_left(const struct dev *d)
 {
-    return d->ops->left(d);
+    size_t all;
+    return d->ops->left(d, &all);
+}
+
+size_t dev_memory_all(const struct dev *d)
+{
+    size_t all;
+    d->ops->left(d, &all);
+    return all;
 }
 
 struct tensor dev_look(struct dev *d, const struct tensor *t)

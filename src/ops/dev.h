@@ -112,6 +112,7 @@ static inline const uint16_t *dev_routes_of(const struct dev *d, int pos)
 int dev_memory_take(struct dev *d, void **mem, size_t bytes, struct err *e);
 void dev_memory_give_back(struct dev *d, void *mem);
 size_t dev_memory_left(const struct dev *d);
+size_t dev_memory_all(const struct dev *d);
 
 /* A tensor in the device's memory as the host can read it: itself, or a copy for which all queued
  * work was waited for. Valid until the third look after it. data NULL after a failure. */

@@ -64,7 +64,7 @@ struct ops {
     double (*between)(struct dev *, int, int);
     void (*stall)(struct dev *, double);
     void (*give_back)(struct dev *, void *);
-    size_t (*left)(const struct dev *);
+    size_t (*left)(const struct dev *, size_t *all);
 };
 
 #endif

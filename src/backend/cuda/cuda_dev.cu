@@ -130,11 +130,12 @@ void cuda_memory_free(struct dev *d, void *mem)
     cudaFree(mem);
 }
 
-size_t cuda_memory_left(const struct dev *d)
+size_t cuda_memory_left(const struct dev *d, size_t *all)
 {
-    size_t left = 0, all = 0;
+    size_t left = 0;
     (void)d;
-    return cudaMemGetInfo(&left, &all) == cudaSuccess ? left : 0;
+    *all = 0;
+    return cudaMemGetInfo(&left, all) == cudaSuccess ? left : 0;
 }
 
 /* ---- a step -------------------------------------------------------------------------------- */

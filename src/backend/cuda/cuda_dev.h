@@ -12,6 +12,6 @@ const char *cuda_describe(const struct dev *d);
 /* Memory of the device, contents unset; and what of it is free. */
 int cuda_memory_new(struct dev *d, void **mem, size_t bytes, struct err *e);
 void cuda_memory_free(struct dev *d, void *mem);
-size_t cuda_memory_left(const struct dev *d);
+size_t cuda_memory_left(const struct dev *d, size_t *all);
 
 #endif

@@ -236,19 +236,19 @@ __device__ __forceinline__ void store_values(const struct attending *p, int row,
     }
 }
 
-/* Grid: HEADS heads, rows; so many rows are computed at a time. */
+/* Grid: rows, HEADS heads; so many rows are computed at a time. */
 template <int HEADS, int KEYS>
 __global__ void __launch_bounds__(HEADS *TEAM) attend_kernel(struct attending p, int at_once)
 {
     SHARED_DYNAMIC(uint8_t, bytes);
     struct attend_tile<HEADS, KEYS> *t = (struct attend_tile<HEADS, KEYS> *)bytes;
-    int row = (int)blockIdx.y, head0 = (int)blockIdx.x * HEADS;
+    int row = (int)blockIdx.x, head0 = (int)blockIdx.y * HEADS;
     int own = head0 + (int)threadIdx.x / TEAM, one = threadIdx.x % TEAM == 0;
     struct cu_view v = view_of(&p, row);
     struct running r = { own < p.n_head ? p.sink[own] : 0, (float)one };
     find_keys(t, &p, &v, 0);
     load_query(t, &p, row, head0);
-    if (row + at_once < (int)gridDim.y)
+    if (row + at_once < (int)gridDim.x)
         expect_query<HEADS>(&p, row + at_once, head0);
     __syncthreads();
     float sum[2][PART / 8][4] = {};
@@ -282,12 +282,12 @@ __global__ void __launch_bounds__(HEADS *TEAM) attend_kernel(struct attending p,
 template <int HEADS, int KEYS>
 static void attend(struct dev *d, const struct attending *p, int n)
 {
-    dim3 grid(blocks_for((size_t)p->n_head, HEADS), (unsigned)n);
+    dim3 grid((unsigned)n, blocks_for((size_t)p->n_head, HEADS));
     size_t shared = sizeof(struct attend_tile<HEADS, KEYS>);
-    int at_once = MAX(1, 2 * cuda_of(d)->n_unit / (int)grid.x);
     cudaFuncSetAttribute(attend_kernel<HEADS, KEYS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                          (int)shared);
-    LAUNCH(d, (attend_kernel<HEADS, KEYS>), grid, HEADS *TEAM, shared, *p, at_once);
+    LAUNCH(d, (attend_kernel<HEADS, KEYS>), grid, HEADS *TEAM, shared, *p,
+           cuda_of(d)->n_unit);
 }
 
 bool cuda_attends_many(const struct kv_shape *s)
@@ -297,8 +297,8 @@ bool cuda_attends_many(const struct kv_shape *s)
 
 void cuda_attend_many(struct dev *d, const struct attending *p, int n)
 {
-    if (p->n_head > 16 && cuda_of(d)->shared_max >= sizeof(struct attend_tile<32, 32>))
-        attend<32, 32>(d, p, n);
+    if (p->n_head > 32 && cuda_of(d)->shared_max >= sizeof(struct attend_tile<64, 64>))
+        attend<64, 64>(d, p, n);
     else
         attend<32, 16>(d, p, n);
 }

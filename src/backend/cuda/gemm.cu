@@ -1,7 +1,8 @@
 /* gemm.cu - products with many rows of activations, rounded to eight bits: tiles of 128 rows of
- * weights times 128 of activations. A turn takes 128 elements further: while tensor cores multiply
- * signed bytes (m16n8k32), the next turn's activations arrive by themselves and its weights are
- * unpacked. Sums over 32 elements are exact, steps are applied to them in float32. */
+ * weights times 128 of activations. A turn takes 128 elements further: its weights are unpacked;
+ * then, while tensor cores multiply signed bytes (m16n8k32), the next turn's weights and
+ * activations arrive by themselves. Sums over 32 elements are exact, steps are applied to them in
+ * float32. */
 #include "mma_impl.h"
 #include "product_impl.h"
 #include "widen_impl.h"
@@ -10,19 +11,24 @@
 #define SLOTS 4 /* units of a turn */
 #define DEPTH (SLOTS * UNIT)
 #define PITCH (DEPTH + 16) /* eight rows are in different banks; minima and sums lie between */
+#define RAW 176 /* bytes of a row in a turn, from where 16 bytes begin to where they end */
 #define THREADS 256
 #define PAIRS 4 /* of a warp's columns, sixteen each */
 
 /* A turn's bytes and steps. A warp has 32 rows of weights; the steps of l, l + 8, l + 16, l + 24 of
  * them are neighbours, and so are those of columns l, l + 1, l + 8, l + 9: what a lane needs. */
-struct turn {
-    int8_t w[TILE][PITCH], x[TILE][PITCH];
-    float w_d[SLOTS + 1][TILE], x_d[SLOTS][TILE];
+struct inputs {
+    int8_t x[TILE][PITCH];
+    float x_d[SLOTS][TILE];
 };
 
 struct many {
-    struct turn turn[2];
-    const uint8_t *x[TILE]; /* rows of activations, NULL: none */
+    int8_t w[TILE][PITCH];
+    float w_d[SLOTS + 1][TILE];
+    struct inputs inputs[2]; /* of a turn, and of the next one on their way */
+    uint8_t raw[TILE][RAW];  /* the next turn's weights as they lie in memory */
+    uint64_t grid[256];      /* a codebook */
+    const uint8_t *x[TILE];  /* rows of activations, NULL: none */
     float *out[TILE];
 };
 
@@ -48,7 +54,7 @@ __device__ __forceinline__ void fetch_inputs(struct many *t, const struct cu_pro
 {
     const int block = type == DT_Q8_0 || type == DT_MXFP4 || type == DT_FP4 ? 32 : 256;
     const int chunks = DEPTH / 16, steps = block == 32 ? SLOTS : 1;
-    struct turn *to = &t->turn[turn % 2];
+    struct inputs *to = &t->inputs[turn % 2];
 #pragma unroll
     for (int c = (int)threadIdx.x; c < TILE * chunks; c += THREADS) {
         int i = c / chunks, at = turn * DEPTH + c % chunks * 16;
@@ -95,14 +101,46 @@ __device__ __forceinline__ void minima_load(int type, const struct cu_src *s, in
     }
 }
 
+/* A turn's weights in their row: blocks that hold any of its elements. */
+template <int type> __device__ __forceinline__ void raw_span(int turn, int k, int *from, int *n)
+{
+    const int block = type == DT_Q8_0 || type == DT_MXFP4 || type == DT_FP4 ? 32 : 256;
+    const int bytes = type == DT_Q8_0 ? 34 : type == DT_MXFP4 ? 17 : type == DT_FP4 ? 16
+                    : type == DT_Q2_K ? 84 : type == DT_Q4_K ? 144 : 66;
+    int first = turn * DEPTH / block, end = (turn * DEPTH + DEPTH + block - 1) / block;
+    *from = first * bytes;
+    *n = (end < k / block ? end : k / block) * bytes - *from;
+}
+
+/* Neighbouring lanes fetch neighbouring pieces. */
+template <int type>
+__device__ __forceinline__ void fetch_weights(struct many *t, const struct cu_product *p,
+                                              const struct cu_job *job, int row0, int turn)
+{
+    const int pieces = RAW / 16;
+    int from, n;
+    raw_span<type>(turn, p->k, &from, &n);
+    for (int c = (int)threadIdx.x; c < TILE * pieces; c += THREADS) {
+        int r = c / pieces;
+        const uint8_t *row = job_row(p, job, row0 + r).row + from;
+        const uint8_t *piece = row - (uintptr_t)row % 16 + c % pieces * 16;
+        if (row0 + r < p->rows && piece < row + n)
+            COPY_ASYNC(&t->raw[r][c % pieces * 16], piece, 16, true);
+    }
+}
+
 /* Two threads have a row's four units; beyond the weights' end everything is zero. */
 template <int type>
-__device__ __forceinline__ void unpack_weights(struct turn *t, const struct cu_product *p,
+__device__ __forceinline__ void unpack_weights(struct many *t, const struct cu_product *p,
                                                const struct cu_job *job, int row0, int turn)
 {
-    int r = (int)threadIdx.x / 2, half = (int)threadIdx.x % 2;
+    int r = (int)threadIdx.x / 2, half = (int)threadIdx.x % 2, from, n;
     struct cu_src src = job_row(p, job, row0 + r);
     bool row = row0 + r < p->rows;
+    raw_span<type>(turn, p->k, &from, &n);
+    int before = (int)((uintptr_t)(src.row + from) % 16) - from; /* raw follows the row's start */
+    src.row = t->raw[r] + before;
+    src.tables = (const struct cu_tables *)(const void *)t->grid;
 #pragma unroll
     for (int i = 0; i < SLOTS / 2; i++) {
         int slot = half * (SLOTS / 2) + i, u = turn * SLOTS + slot;
@@ -134,7 +172,7 @@ struct left {
     float d[4], off[4];
 };
 
-__device__ __forceinline__ void load_left(struct left *a, const struct turn *t, int slot, int row)
+__device__ __forceinline__ void load_left(struct left *a, const struct many *t, int slot, int row)
 {
     const int8_t *q = &t->w[row + LANE % 16][slot * UNIT + LANE / 16 * 16];
     float4 d = *(const float4 *)&t->w_d[slot][row + LANE / 4 * 4];
@@ -148,7 +186,7 @@ __device__ __forceinline__ void load_left(struct left *a, const struct turn *t, 
 
 /* sum += a times sixteen columns of activations from col on. */
 __device__ __forceinline__ void multiply(float (*sum)[2][4], const struct left *a,
-                                         const struct turn *t, int slot, int d_slot, int col)
+                                         const struct inputs *t, int slot, int d_slot, int col)
 {
     uint32_t b[4];
     float4 four = *(const float4 *)&t->x_d[d_slot][col + LANE % 4 * 4];
@@ -170,7 +208,8 @@ __device__ __forceinline__ void multiply(float (*sum)[2][4], const struct left *
 /* A warp's part: 32 rows, and every other sixteen columns, so that few columns are shared
  * evenly. */
 template <int type>
-__device__ __forceinline__ void multiply_turn(float (*sum)[2][2][4], const struct turn *t, int n)
+__device__ __forceinline__ void multiply_turn(float (*sum)[2][2][4], const struct many *t,
+                                              const struct inputs *in, int n)
 {
     const int d_slots = type == DT_Q8_0 || type == DT_MXFP4 || type == DT_FP4 ? SLOTS : 1;
     int warp = (int)threadIdx.x / WARP, row = warp / 2 * 32;
@@ -184,7 +223,7 @@ __device__ __forceinline__ void multiply_turn(float (*sum)[2][2][4], const struc
         for (int pair = 0; pair < PAIRS; pair++) {
             int col = (2 * pair + warp % 2) * 16;
             if (col < n)
-                multiply(sum[pair], &a, t, slot, slot < d_slots ? slot : 0, col);
+                multiply(sum[pair], &a, in, slot, slot < d_slots ? slot : 0, col);
         }
     }
 }
@@ -220,17 +259,20 @@ template <int type> __global__ void __launch_bounds__(THREADS, 2) many_kernel(st
         t->x[i] = i < n ? job_in(&p, &job, i0 + i) : NULL;
         t->out[i] = i < n ? job_out(&p, &job, i0 + i) : NULL;
     }
+    t->grid[threadIdx.x] = p.tables->iq2_xxs[threadIdx.x];
     __syncthreads();
     fetch_inputs<type>(t, &p, 0);
-    unpack_weights<type>(&t->turn[0], &p, &job, row0, 0);
+    fetch_weights<type>(t, &p, &job, row0, 0);
     for (int turn = 0; turn < turns; turn++) {
         COPY_WAIT();
         __syncthreads();
+        unpack_weights<type>(t, &p, &job, row0, turn);
+        __syncthreads();
         if (turn + 1 < turns) {
             fetch_inputs<type>(t, &p, turn + 1);
-            unpack_weights<type>(&t->turn[(turn + 1) % 2], &p, &job, row0, turn + 1);
+            fetch_weights<type>(t, &p, &job, row0, turn + 1);
         }
-        multiply_turn<type>(sum, &t->turn[turn % 2], n);
+        multiply_turn<type>(sum, t, &t->inputs[turn % 2], n);
     }
     store(t, sum, row0, p.rows, n);
 }

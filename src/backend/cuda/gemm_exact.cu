@@ -1,8 +1,7 @@
 /* gemm_exact.cu - products with many rows of activations as they are. Weights and activations are
- * sums of parts in bfloat16, eight bits each: two where weights have few bits, else three. The
- * tensor cores add the products of parts that count: what is left out is 2^-17 of a term with two,
- * 2^-25 with three. Sums are cut off there, not rounded, so they are short: 32 elements, whose sums
- * are added in float32. */
+ * sums of parts in bfloat16, eight bits each: three, fewer where weights have few bits. The tensor
+ * cores add the products of parts that count: what is left out is 2^-25 of a term. Sums are cut off
+ * there, not rounded, so they are short: 32 elements, whose sums are added in float32. */
 #include "mma_impl.h"
 #include "product_impl.h"
 #include "widen_impl.h"
@@ -15,13 +14,15 @@
 
 #define ANY (-1)          /* type: packed ones, unpacked as they are needed */
 
+#define PARTS 3           /* of an activation */
+
 template <int type> __device__ __forceinline__ constexpr int parts()
 {
-    return type == DT_F16 || type == DT_BF16 ? 2 : 3;
+    return type == DT_BF16 ? 1 : type == DT_F16 ? 2 : PARTS;
 }
 
 template <int n> struct tiles {
-    uint16_t w[n][TILE][PITCH], x[n][TILE][PITCH];
+    uint16_t w[n][TILE][PITCH], x[PARTS][TILE][PITCH];
     const float *row[TILE]; /* of activations, NULL: none */
 };
 
@@ -71,18 +72,18 @@ __device__ __forceinline__ void load_ahead(struct ahead *a, const float *const *
     }
 }
 
-/* All parts of two neighbours. */
+/* n parts of two neighbours. */
 template <int n>
 __device__ __forceinline__ void put_two(uint16_t (*to)[TILE][PITCH], int r, int at, float2 x)
 {
-    uint32_t *high = (uint32_t *)&to[0][r][at], *low = (uint32_t *)&to[1][r][at];
-    uint32_t *rest = (uint32_t *)&to[n - 1][r][at];
-    bf16_split(x.x, x.y, high, low);
-    if (n == 3) {
-        float a = x.x - __uint_as_float(*high << 16) - __uint_as_float(*low << 16);
-        float b = x.y - __uint_as_float(*high & 0xffff0000) - __uint_as_float(*low & 0xffff0000);
-        BF16_PAIR(*rest, a - a == 0 ? a : 0, b - b == 0 ? b : 0);
-    }
+    uint32_t part[PARTS];
+    bf16_split(x.x, x.y, &part[0], &part[1]);
+    float a = x.x - __uint_as_float(part[0] << 16) - __uint_as_float(part[1] << 16);
+    float b = x.y - __uint_as_float(part[0] & 0xffff0000) - __uint_as_float(part[1] & 0xffff0000);
+    BF16_PAIR(part[2], a - a == 0 ? a : 0, b - b == 0 ? b : 0);
+#pragma unroll
+    for (int i = 0; i < n; i++)
+        *(uint32_t *)&to[i][r][at] = part[i];
 }
 
 template <int type>
@@ -93,7 +94,7 @@ __device__ __forceinline__ void put(struct tiles<parts<type>()> *t, const struct
     const int n = parts<type>();
 #pragma unroll
     for (int i = 0; i < TWOS; i++) {
-        put_two<n>(t->x, two_row(i), two_col(), a->x[i]);
+        put_two<PARTS>(t->x, two_row(i), two_col(), a->x[i]);
         if (type != ANY)
             put_two<n>(t->w, two_row(i), two_col(), a->w[i]);
     }
@@ -124,7 +125,7 @@ __device__ __forceinline__ void load_right(uint32_t (*b)[4], const uint16_t (*t)
     LOAD_8X8_X4(b[1], &t[row + 16][at + LANE / 8 % 2 * 8]);
 }
 
-/* 32 x 32 results of 16 more elements, small terms first: parts i and j count if i + j < n. */
+/* 32 x 32 results of 16 more elements: parts i and j count if i + j < PARTS. */
 template <int n>
 __device__ __forceinline__ void multiply(float (*sum)[4][4], const struct tiles<n> *t, int row,
                                          int col, int at)
@@ -134,12 +135,13 @@ __device__ __forceinline__ void multiply(float (*sum)[4][4], const struct tiles<
     for (int i = 0; i < n; i++)
         load_left(a[i], t->w[i] + row, at);
 #pragma unroll
-    for (int j = n - 1; j >= 0; j--) {
+    for (int j = PARTS - 1; j >= 0; j--) {
+        const int n_left = n < PARTS - j ? n : PARTS - j;
         uint32_t b[2][4];
         load_right(b, t->x[j] + col, at);
 #pragma unroll
-        for (int c = 0; c < 8 * (n - j); c++)
-            MMA_BF16(sum[c / 4 % 2][c % 4], a[n - 1 - j - c / 8][c / 4 % 2],
+        for (int c = 0; c < 8 * n_left; c++)
+            MMA_BF16(sum[c / 4 % 2][c % 4], a[n_left - 1 - c / 8][c / 4 % 2],
                      b[c % 4 / 2] + c % 2 * 2);
     }
 }

@@ -25,14 +25,29 @@ static struct tensor product_exact(const struct model *m, const struct tensor *w
     return y;
 }
 
+/* Products of one x, to be computed together. */
+struct products {
+    const struct model *m;
+    const struct tensor *x;
+    struct matmul p[7];
+    int n;
+};
+
+/* One more; the result is there after op_products(). */
+static struct tensor ask(struct products *of, const struct tensor *w, bool exact)
+{
+    struct tensor y = scratch(of->m, w->rows, of->x->rows);
+    of->p[of->n++] = (struct matmul){ y, w, exact };
+    return y;
+}
+
 /* What a compressor pools of x. */
-static struct compressing compressed(const struct model *m, const struct dsv4_layer *w, bool index,
-                                     const struct tensor *x)
+static struct compressing compressed(struct products *of_x, const struct dsv4_layer *w, bool index)
 {
     return (struct compressing){
         .c = index ? &w->index_comp : &w->comp,
-        .a = product_exact(m, index ? &w->index_comp_kv : &w->comp_kv, x),
-        .s = product_exact(m, index ? &w->index_comp_gate : &w->comp_gate, x),
+        .a = ask(of_x, index ? &w->index_comp_kv : &w->comp_kv, true),
+        .s = ask(of_x, index ? &w->index_comp_gate : &w->comp_gate, true),
     };
 }
 
@@ -42,20 +57,25 @@ static struct tensor attention(const struct model *m, const struct dsv4_layer *w
     struct dev *d = m->dev;
     struct fresh f = { .n_head = m->s.n_head, .kv_norm = w->kv_norm, .eps = m->s.rms_eps,
                        .rope = w->rope };
-    struct tensor picked, weight, q_low = product(m, &w->q_a, x);
-    f.kv = product(m, &w->kv, x);
+    struct products of_x = { .m = m, .x = x };
+    struct tensor picked, weight, q_low = ask(&of_x, &w->q_a, false);
+    f.kv = ask(&of_x, &w->kv, false);
     if (w->ratio)
-        f.comp[f.n_comp++] = compressed(m, w, false, x);
+        f.comp[f.n_comp++] = compressed(&of_x, w, false);
     if (w->at.picked) {
-        f.comp[f.n_comp++] = compressed(m, w, true, x);
-        weight = product_exact(m, &w->index_proj, x);
+        f.comp[f.n_comp++] = compressed(&of_x, w, true);
+        weight = ask(&of_x, &w->index_proj, true);
     }
+    op_products(d, of_x.p, of_x.n, x);
     op_norm(d, &q_low, &q_low, w->q_norm, m->s.rms_eps);
-    f.q = product(m, &w->q_b, &q_low);
+
+    struct products of_low = { .m = m, .x = &q_low };
+    f.q = ask(&of_low, &w->q_b, false);
     if (w->at.picked) {
         f.ix = &m->indexer;
-        f.index_q = product_exact(m, &w->index_q, &q_low);
+        f.index_q = ask(&of_low, &w->index_q, true);
     }
+    op_products(d, of_low.p, of_low.n, &q_low);
     op_prepare(d, &f, r, l);
 
     if (w->at.picked) {

@@ -97,6 +97,29 @@ void op_matmul_exact(struct dev *d, struct tensor *out, const struct tensor *w,
     done(d, "matmul_exact", w, 1);
 }
 
+/* Whoever measures sees every product by itself. */
+static bool one_by_one(const struct dev *d)
+{
+    return !d->ops->products || d->on_op;
+}
+
+void op_products(struct dev *d, struct matmul *p, int n, const struct tensor *x)
+{
+    if (one_by_one(d)) {
+        for (int i = 0; i < n; i++)
+            (p[i].exact ? op_matmul_exact : op_matmul)(d, &p[i].out, p[i].w, x);
+        return;
+    }
+    if (muted(d))
+        return;
+    for (int i = 0; i < n; i++) {
+        check_f32(&p[i].out, x->rows, p[i].w->rows);
+        CHECK(x->type == DT_F32 && x->cols == p[i].w->cols);
+        show(d, p[i].w, x);
+    }
+    d->ops->products(d, p, n, x);
+}
+
 void op_matmul_grouped(struct dev *d, struct tensor *out, const struct tensor *w,
                        const struct tensor *x, int n_group)
 {

@@ -9,86 +9,7 @@
 #ifndef DS_OPS_H
 #define DS_OPS_H
 
-#include "dev.h"
-
-/* Rotary frequencies: angle of pair i at position p is p * freq[i], product in float32. */
-struct rope {
-    const float *freq;
-    int n_pair; /* rope_dim / 2: pairs are adjacent elements at the end of a head */
-};
-
-/* Hyper-connection parameters of one sublayer; m = 2*n_stream + n_stream^2 (the head: n_stream). */
-struct hc {
-    struct tensor fn;          /* [m, n_stream * n_embd], F32 or F16 */
-    const float *base, *scale; /* [m], [3] (the head: [1]) */
-    int n_stream, n_iter;      /* n_iter: Sinkhorn iterations, the first one included */
-    float eps, norm_eps;
-};
-
-/* A compressor of `ratio` tokens into one row of `dim`; overlapping when width == 2 * dim. */
-struct compressor {
-    const float *ape;  /* [ratio, width] added to the gate scores */
-    const float *norm; /* [dim] */
-    int ratio, dim, width;
-    float eps;
-    bool index;        /* the indexer's: its rows go to kv_layer.index_block */
-};
-
-struct indexer {
-    int n_head, dim, top_k;
-    float scale; /* of the head weights: (dim * n_head)^-0.5 */
-};
-
-/* A compressor's inputs, [n, width] each. */
-struct compressing {
-    const struct compressor *c;
-    struct tensor a, s;
-};
-
-/* What a layer's products say of new rows, on its way into the cache and to attention. */
-struct fresh {
-    struct tensor q, kv;      /* [n, n_head * head_dim], [n, head_dim] */
-    int n_head;
-    const float *kv_norm;     /* [head_dim] */
-    float eps;
-    const struct rope *rope;
-    struct compressing comp[2];
-    int n_comp;
-    struct tensor index_q;    /* [n, n_head * dim] of ix */
-    const struct indexer *ix; /* NULL: none */
-};
-
-struct router {
-    const float *bias;     /* [n_expert] added for selection only; NULL: none */
-    const int32_t *by_token; /* [n_vocab, n_used]: hash routing; NULL: top-k of score + bias */
-    int n_vocab, n_expert, n_used;
-    float scale;
-};
-
-/* Who computes which row: ids and weights [n, n_used]. */
-struct route {
-    struct tensor id;     /* I32 */
-    struct tensor weight; /* F32 */
-};
-
-/* One routed expert whose weights are at hand. */
-struct expert {
-    int id;
-    struct tensor gate, up, down;
-};
-
-struct expert_set {
-    int n;
-    const struct expert *e; /* ascending id */
-};
-
-struct attention {
-    int n_head;
-    float scale;        /* of the scores */
-    const float *sink;  /* [n_head] */
-    bool picked;        /* of the compressed rows only those picked, not all visible ones */
-    const struct rope *back; /* values carry their rotation: the row's own is undone; or NULL */
-};
+#include "op_args.h"
 
 /* ---- plain ------------------------------------------------------------------------------- */
 
@@ -112,6 +33,9 @@ void op_matmul(struct dev *d, struct tensor *out, const struct tensor *w, const 
 /* The same with activations never rounded: routers, compressors, index weights, the gates. */
 void op_matmul_exact(struct dev *d, struct tensor *out, const struct tensor *w,
                      const struct tensor *x);
+
+/* Several products of one x. */
+void op_products(struct dev *d, struct matmul *p, int n, const struct tensor *x);
 
 /* Block-diagonal: group g of x (w.cols wide) times rows g*R.. of w (R = w.rows / n_group). */
 void op_matmul_grouped(struct dev *d, struct tensor *out, const struct tensor *w,

@@ -93,6 +93,7 @@ int main(int argc, char **argv)
         OP(norm_heads),
         OP(matmul),
         OP(matmul_exact),
+        OP(products),
         OP(matmul_grouped),
         OP(integer_sums),
         OP(swiglu),

@@ -199,6 +199,67 @@ static void test_matmul_grouped(void **state)
     test_product("matmul_grouped", false, 3);
 }
 
+/* ---- products ------------------------------------------------------------------------------- */
+
+#define N_PRODUCT MAX_OUT
+
+struct products_in {
+    struct product_in p[N_PRODUCT]; /* all of the same x */
+    int n;
+};
+
+static void call_products(struct dev *d, const void *in, struct tensor *out, int first, int n)
+{
+    const struct products_in *all = in;
+    struct tensor x = tensor_rows(&all->p[0].x, first, n);
+    struct matmul p[N_PRODUCT];
+    for (int i = 0; i < all->n; i++)
+        p[i] = (struct matmul){ out[i], &all->p[i].w, all->p[i].exact };
+    op_products(d, p, all->n, &x);
+}
+
+/* Within each product's tolerance, and its very bits when it is computed by itself. */
+static void check_products(const struct op_case *c, enum table table, const struct tensor *out,
+                           const struct tensor *want)
+{
+    const struct products_in *all = c->in;
+    for (int i = 0; i < all->n; i++) {
+        struct op_case one = product_case(&all->p[i], "one of several,");
+        struct result alone = run_case(&one, table, 1, 0, c->n);
+        struct result got = { .out = { out[i] } }, ref = { .out = { want[i] } };
+        same_bits(&one, table, "alone it", &out[i], &alone.out[0], c->n);
+        compare_with_ref(&one, table, &got, &ref);
+        free_result(&one, &alone);
+    }
+}
+
+static void products_case(int n_row, int n, enum fill fill)
+{
+    struct products_in all = { .n = n };
+    struct tensor x = random_tensor(roll(2) ? 768 : 4608, n_row, fill);
+    struct op_case c = { .in = &all, .call = call_products, .n = n_row, .n_out = n };
+    for (int i = 0; i < n; i++) {
+        enum dtype type = weight_types[roll((int)COUNT_OF(weight_types))];
+        int rows = 1 + roll(70);
+        all.p[i] = (struct product_in){ .w = random_weights(type, x.cols, rows), .x = x,
+                                        .exact = roll(2) };
+        c.shape[i] = (struct out_shape){ DT_F32, rows, 1 };
+        c.has_products |= !all.p[i].exact && rounds_activations(type);
+    }
+    snprintf(c.name, sizeof c.name, "%d products, %d rows", n, n_row);
+    c.check = check_products;
+    c.few_differ = true;
+    check_case(&c);
+}
+
+static void test_products(void **state)
+{
+    (void)state;
+    for (size_t n = 0; n < COUNT_OF(row_counts); n++)
+        for (int fill = 0; fill < N_FILL; fill++)
+            products_case(row_counts[n], 1 + roll(N_PRODUCT), (enum fill)fill);
+}
+
 /* ---- integer sums --------------------------------------------------------------------------- */
 
 /* Steps of one and activations that are whole numbers up to 127 make every product a whole number:

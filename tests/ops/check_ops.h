@@ -26,7 +26,7 @@
 #include "ops/check_memory.h"
 
 #define GUARD 64
-#define MAX_OUT 3
+#define MAX_OUT 4
 #define FEW_ROWS 8
 
 /* ---- devices ------------------------------------------------------------------------------- */

@@ -21,6 +21,7 @@ void cuda_norm_heads(struct dev *, struct tensor *, int, float);
 void cuda_matmul(struct dev *, struct tensor *, const struct tensor *, const struct tensor *);
 void cuda_matmul_exact(struct dev *, struct tensor *, const struct tensor *,
                        const struct tensor *);
+void cuda_products(struct dev *, struct matmul *, int, const struct tensor *);
 void cuda_matmul_grouped(struct dev *, struct tensor *, const struct tensor *,
                          const struct tensor *, int);
 void cuda_swiglu(struct dev *, struct tensor *, const struct tensor *, const struct tensor *,

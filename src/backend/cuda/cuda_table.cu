@@ -32,6 +32,7 @@ void cuda_ops_fill(struct ops *ops)
     ops->norm_heads = cuda_norm_heads;
     ops->matmul = cuda_matmul;
     ops->matmul_exact = cuda_matmul_exact;
+    ops->products = cuda_products;
     ops->matmul_grouped = cuda_matmul_grouped;
     ops->swiglu = cuda_swiglu;
     ops->add = cuda_add;

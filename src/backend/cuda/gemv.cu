@@ -154,12 +154,12 @@ static void run_list(struct dev *d, struct few_list *l)
 }
 
 /* Every group is a product of its own. */
-static void few_groups(struct dev *d, const struct cu_product *p, int n_group)
+static void add_groups(struct dev *d, struct few_list *l, const struct cu_product *p, int n_group)
 {
-    struct few_list l;
-    memset(&l, 0, sizeof l);
     for (int g = 0; g < n_group; g++) {
-        struct cu_few *f = &l.job[l.n++];
+        if (l->n == MAX_LIST)
+            run_list(d, l);
+        struct cu_few *f = &l->job[l->n++];
         f->type = p->type;
         f->k = p->k;
         f->rows = p->rows;
@@ -171,8 +171,6 @@ static void few_groups(struct dev *d, const struct cu_product *p, int n_group)
         f->x_pitch = p->x_pitch;
         f->out = p->out + (size_t)g * p->out_job;
         f->out_pitch = p->out_pitch;
-        if (l.n == MAX_LIST || g == n_group - 1)
-            run_list(d, &l);
     }
 }
 
@@ -195,11 +193,10 @@ static bool pack_groups(struct dev *d, struct cu_product *p, const struct tensor
     return true;
 }
 
-static void product(struct dev *d, struct tensor *out, const struct tensor *w,
-                    const struct tensor *x, int n_group, bool exact)
+static struct cu_product product_of(const struct dev *d, const struct tensor *out,
+                                    const struct tensor *w, const struct tensor *x, int n_group)
 {
     struct cu_product p;
-    size_t mark = arena_mark(&d->scratch);
     memset(&p, 0, sizeof p);
     p.type = w->type;
     p.k = w->cols;
@@ -213,31 +210,60 @@ static void product(struct dev *d, struct tensor *out, const struct tensor *w,
     p.out = (float *)out->data;
     p.out_pitch = out->pitch / sizeof(float);
     p.out_job = (size_t)p.rows;
-    bool few = x->rows <= FEW_MAX, rounds = !exact && !cuda_of(d)->exact && act_block(w->type);
-    if (few && (rounds || is_number(p.type))) {
+    return p;
+}
+
+/* To the list if that can compute it, else at once. */
+static void product(struct dev *d, struct few_list *l, struct cu_product *p,
+                    const struct tensor *x, int n_group, bool exact)
+{
+    size_t mark = arena_mark(&d->scratch);
+    bool few = p->n <= FEW_MAX, rounds = !exact && !cuda_of(d)->exact && act_block(p->type);
+    if (few && (rounds || is_number(p->type))) {
         if (cuda_runs(d))
-            few_groups(d, &p, n_group);
-    } else if (rounds && pack_groups(d, &p, x, n_group)) {
-        cuda_product_many(d, &p, n_group);
+            add_groups(d, l, p, n_group);
+    } else if (rounds && pack_groups(d, p, x, n_group)) {
+        cuda_product_many(d, p, n_group);
     } else if (!rounds && cuda_runs(d)) {
-        (few ? cuda_product_few_exact : cuda_product_many_exact)(d, &p, n_group);
+        (few ? cuda_product_few_exact : cuda_product_many_exact)(d, p, n_group);
     }
     arena_rewind(&d->scratch, mark);
 }
 
+static void products(struct dev *d, const struct matmul *p, int n, const struct tensor *x,
+                     int n_group)
+{
+    struct few_list l;
+    memset(&l, 0, sizeof l);
+    for (int i = 0; i < n; i++) {
+        struct cu_product c = product_of(d, &p[i].out, p[i].w, x, n_group);
+        product(d, &l, &c, x, n_group, p[i].exact);
+    }
+    if (l.n)
+        run_list(d, &l);
+}
+
+void cuda_products(struct dev *d, struct matmul *p, int n, const struct tensor *x)
+{
+    products(d, p, n, x, 1);
+}
+
 void cuda_matmul(struct dev *d, struct tensor *out, const struct tensor *w, const struct tensor *x)
 {
-    product(d, out, w, x, 1, false);
+    struct matmul p = { *out, w, false };
+    products(d, &p, 1, x, 1);
 }
 
 void cuda_matmul_exact(struct dev *d, struct tensor *out, const struct tensor *w,
                        const struct tensor *x)
 {
-    product(d, out, w, x, 1, true);
+    struct matmul p = { *out, w, true };
+    products(d, &p, 1, x, 1);
 }
 
 void cuda_matmul_grouped(struct dev *d, struct tensor *out, const struct tensor *w,
                          const struct tensor *x, int n_group)
 {
-    product(d, out, w, x, n_group, false);
+    struct matmul p = { *out, w, false };
+    products(d, &p, 1, x, n_group);
 }

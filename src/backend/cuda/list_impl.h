@@ -11,7 +11,7 @@
 /* How packed weights are walked through and where what lies in shared memory, see walk_impl.h. */
 struct cu_plan {
     int tile_rows, n_tile, n_chunk;
-    int book, ring, piece, total; /* bytes */
+    int ring, piece, total; /* bytes */
 };
 
 struct cu_few {

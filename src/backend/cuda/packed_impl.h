@@ -29,11 +29,10 @@ __device__ __forceinline__ void tile_add(const struct cu_few *f, const struct cu
     int from = at.chunk * CHUNK + p * PAIR;
     if (from >= k)
         return;
-    const uint64_t *book = (const uint64_t *)(shared + f->plan.book) + LANE % BOOK_COPIES;
     struct cu_unit w[2][2];
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-        struct cu_piece s = { pieces + (q + h) * walk->piece, NULL, book };
+        struct cu_piece s = { pieces + (q + h) * walk->piece, NULL, shared };
         if (type == DT_FP4) {
             const struct cu_weights *m = h && f->up.data ? &f->up : &f->w;
             size_t row = (size_t)(tile_row(walk, at.tile, q + h) + f->row0);
@@ -41,7 +40,8 @@ __device__ __forceinline__ void tile_add(const struct cu_few *f, const struct cu
         }
         pair_load<type>(&s, p, from + UNIT < k, w[h]);
     }
-    const struct cu_record *record = (const struct cu_record *)shared + from / RECORD;
+    const struct cu_record *record =
+        (const struct cu_record *)(shared + book_bytes(type)) + from / RECORD;
 #pragma unroll
     for (int i = 0; i < n_x; i++, record += n_record(k)) {
         if (i >= f->n)
@@ -91,6 +91,28 @@ __device__ __forceinline__ void tile_out(const struct cu_few *f, const struct cu
     }
 }
 
+/* A thread stores the copies of its entry, in an order that meets different banks. */
+__device__ __forceinline__ void book_copies(uint8_t *to, uint32_t entry)
+{
+#pragma unroll
+    for (int i = 0; i < BOOK_ENTRY / 16; i++)
+        ((uint4 *)to)[(i + LANE) % (BOOK_ENTRY / 16)] = { entry, entry, entry, entry };
+}
+
+__device__ __forceinline__ void book_fill(const struct cu_tables *tables, uint8_t *book)
+{
+    static_assert(FEW_THREADS == 256, "a thread for each entry");
+    int t = (int)threadIdx.x;
+    uint64_t grid = tables->iq2_xxs[t];
+    uint32_t low = low_nibbles((uint32_t)grid >> 4), high = low_nibbles((uint32_t)(grid >> 36));
+    book_copies(book + t * BOOK_ENTRY, low | high << 16);
+    uint32_t eight = eight_signs((uint32_t)t), entry = 0;
+    for (int i = 0; i < 8; i++)
+        entry |= (eight >> i & 1) << (4 * i + 2);
+    if (t < 128)
+        book_copies(book + BOOK_SIGNS + t * BOOK_ENTRY, entry);
+}
+
 /* Block number `block` of the product. */
 template <int type, int n_x>
 __device__ __forceinline__ void few_packed(const struct cu_few *f, int block,
@@ -105,9 +127,9 @@ __device__ __forceinline__ void few_packed(const struct cu_few *f, int block,
     struct cu_place at = { block + warp * f->n_block, 0 }, ask = at;
     for (int s = 0; s < stages; s++, next_place(&walk, &ask))
         tile_copy(&walk, ask, ring + s * stage);
-    few_round<act_block(type)>(f, (struct cu_record *)shared);
-    for (int i = (int)threadIdx.x; i < 256 * BOOK_COPIES && type == DT_IQ2_XXS; i += FEW_THREADS)
-        ((uint64_t *)(shared + f->plan.book))[i] = tables->iq2_xxs[i / BOOK_COPIES];
+    if (type == DT_IQ2_XXS)
+        book_fill(tables, shared);
+    few_round<act_block(type)>(f, (struct cu_record *)(shared + book_bytes(type)));
     __syncthreads();
     float sum[2][n_x] = {};
     for (int s = 0; at.tile < walk.n_tile; s = s + 1 < stages ? s + 1 : 0) {

@@ -6,12 +6,20 @@
 
 #include "unit_impl.h"
 
-#define BOOK_COPIES 16 /* so many lanes look into a codebook at the same time */
+/* The codebook of IQ2_XXS in shared memory: 256 entries for eight magnitudes, then 128 for seven
+ * signs and the eighth they imply. An entry has a nibble for each of eight weights, whose bits 0-1
+ * choose the magnitude and bit 2 the sign; every lane has a copy in a bank of its own. */
+#define BOOK_ENTRY (WARP * 4)
+#define BOOK_SIGNS (256 * BOOK_ENTRY)
 
-/* One row's piece. scale: of its first unit; book: this lane's copy of the codebook. */
+__host__ __device__ __forceinline__ constexpr int book_bytes(int type)
+{
+    return type == DT_IQ2_XXS ? BOOK_SIGNS + 128 * BOOK_ENTRY : 0;
+}
+
+/* One row's piece. scale: of its first unit. */
 struct cu_piece {
-    const uint8_t *row, *scale;
-    const uint64_t *book;
+    const uint8_t *row, *scale, *book;
 };
 
 __device__ __forceinline__ float half_at(uint32_t word, int i)
@@ -62,32 +70,41 @@ __device__ __forceinline__ void pair_q4_k(const uint32_t *w, int j, struct cu_un
     }
 }
 
-/* Whether the number of ones among seven bits from 7 j on is odd: at bit 7 j. */
-__device__ __forceinline__ uint32_t odd_sevens(uint32_t x)
+/* This lane's copy of the entry at `at`. */
+__device__ __forceinline__ uint32_t book_entry(const uint8_t *book, uint32_t at)
 {
-    uint32_t two = x ^ x >> 1;
-    return two ^ two >> 2 ^ two >> 4 ^ x >> 6;
+    return *(const uint32_t *)(book + (at | (uint32_t)(LANE * 4)));
 }
 
-__device__ __forceinline__ void pair_iq2_xxs(const uint8_t *block, int j, const uint64_t *book,
+/* Magnitudes are 8, 25 and 43. */
+__device__ __forceinline__ int book_four(uint32_t entry)
+{
+    return (int)__byte_perm(0x002b1908, 0x00d5e7f8, entry);
+}
+
+__device__ __forceinline__ void pair_iq2_xxs(const uint8_t *block, int j, const uint8_t *book,
                                              struct cu_unit *out)
 {
     float d = f16_value(*(const uint16_t *)block) * .125f;
     uintptr_t at = (uintptr_t)(block + 2 + 16 * j);
-    const uint32_t *w = (const uint32_t *)(at & ~(uintptr_t)3);
+    const uint2 *from = (const uint2 *)(at & ~(uintptr_t)7);
+    uint2 a = from[0], b = from[1], c = from[2];
+    bool odd = at & 4;
+    uint32_t w[5] = { odd ? a.y : a.x, odd ? b.x : a.y, odd ? b.y : b.x, odd ? c.x : b.y,
+                      odd ? c.y : c.x };
     unsigned by = (unsigned)(at & 3) * 8;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         uint32_t index = __funnelshift_r(w[2 * h], w[2 * h + 1], by);
-        uint32_t rest = __funnelshift_r(w[2 * h + 1], w[2 * h + 2], by), odd = odd_sevens(rest);
+        uint32_t rest = __funnelshift_r(w[2 * h + 1], w[2 * h + 2], by);
         out[h].d = d * (float)((rest >> 28) * 2 + 1);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            uint64_t grid = book[(index >> 8 * i & 255) * BOOK_COPIES];
-            uint32_t last = (odd >> 7 * i & 1) << 3;
-            out[h].q[2 * i] = signed_four((uint32_t)grid, rest >> 7 * i);
-            out[h].q[2 * i + 1] =
-                signed_four((uint32_t)(grid >> 32), (rest >> (7 * i + 4) & 7) | last);
+            uint32_t size = (i ? index >> (8 * i - 7) : index << 7) & 255 * BOOK_ENTRY;
+            uint32_t sign = (i ? rest >> (7 * i - 7) : rest << 7) & 127 * BOOK_ENTRY;
+            uint32_t eight = book_entry(book, size) | book_entry(book + BOOK_SIGNS, sign);
+            out[h].q[2 * i] = book_four(eight);
+            out[h].q[2 * i + 1] = book_four(eight >> 16);
         }
     }
 }

@@ -10,15 +10,15 @@
 #define CHUNK 2048
 #define PAIR (2 * UNIT)
 
-/* Pieces under way: 16 KB for a warp at most, and no less than 4. */
+/* Pieces under way; a codebook leaves no room for more. */
 __host__ __device__ __forceinline__ constexpr int few_stages(int type)
 {
-    return type == DT_Q8_0 ? 2 : 4;
+    return type == DT_Q8_0 || type == DT_IQ2_XXS ? 2 : 4;
 }
 
 /* A row has 32 lanes, or 16 where it has no more than CHUNK / 2 elements; a tile is two rows for
  * each such group of lanes, or as many rows of a gate and of up in turns. Shared memory holds
- * activations, a codebook, then every warp's stages of a tile's pieces. */
+ * a codebook, activations, then every warp's stages of a tile's pieces. */
 static inline struct cu_plan few_plan(const struct cu_few *f, int n)
 {
     struct cu_plan p;
@@ -28,8 +28,7 @@ static inline struct cu_plan few_plan(const struct cu_few *f, int n)
     p.n_chunk = (f->k + CHUNK - 1) / CHUNK;
     size_t piece = f->k <= CHUNK ? f->row_bytes : f->row_bytes * CHUNK / (size_t)f->k;
     p.piece = (int)round_up(piece, 16);
-    p.book = n * n_record(f->k) * (int)sizeof(struct cu_record);
-    p.ring = p.book + (f->type == DT_IQ2_XXS ? 256 * BOOK_COPIES * (int)sizeof(uint64_t) : 0);
+    p.ring = book_bytes(f->type) + n * n_record(f->k) * (int)sizeof(struct cu_record);
     p.total = p.ring + FEW_WARPS * few_stages(f->type) * p.tile_rows * p.piece + 64;
     return p; /* 64: a pair is read whole, behind the last piece too */
 }

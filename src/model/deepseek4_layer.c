@@ -103,10 +103,9 @@ static struct tensor feed_forward(const struct model *m, const struct dsv4_layer
     op_route(d, &route, &logits, &w->route, r);
     experts_want(m->store, d, &w->experts, l, &route, &need); /* begins to read what is missing */
 
-    struct tensor gate = product(m, &w->sh_gate, x);
-    struct tensor up = product(m, &w->sh_up, x);
-    op_swiglu(d, &gate, &gate, &up, w->clamp);
-    struct tensor shared = product(m, &w->sh_down, &gate);
+    struct tensor mid = scratch(m, w->sh_gate.rows, r->n);
+    op_gated(d, &mid, &w->sh_gate, &w->sh_up, x, w->clamp);
+    struct tensor shared = product(m, &w->sh_down, &mid);
 
     struct tensor part = scratch(m, x->cols, r->n * w->route.n_used);
     struct tensor out = scratch(m, x->cols, r->n);

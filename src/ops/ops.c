@@ -97,15 +97,15 @@ void op_matmul_exact(struct dev *d, struct tensor *out, const struct tensor *w,
     done(d, "matmul_exact", w, 1);
 }
 
-/* Whoever measures sees every product by itself. */
+/* Whoever looks sees every product by itself. */
 static bool one_by_one(const struct dev *d)
 {
-    return !d->ops->products || d->on_op;
+    return d->on_op || d->watch;
 }
 
 void op_products(struct dev *d, struct matmul *p, int n, const struct tensor *x)
 {
-    if (one_by_one(d)) {
+    if (!d->ops->products || one_by_one(d)) {
         for (int i = 0; i < n; i++)
             (p[i].exact ? op_matmul_exact : op_matmul)(d, &p[i].out, p[i].w, x);
         return;
@@ -115,7 +115,6 @@ void op_products(struct dev *d, struct matmul *p, int n, const struct tensor *x)
     for (int i = 0; i < n; i++) {
         check_f32(&p[i].out, x->rows, p[i].w->rows);
         CHECK(x->type == DT_F32 && x->cols == p[i].w->cols);
-        show(d, p[i].w, x);
     }
     d->ops->products(d, p, n, x);
 }
@@ -146,6 +145,33 @@ void op_swiglu(struct dev *d, struct tensor *out, const struct tensor *gate,
     check_f32(up, gate->rows, gate->cols);
     d->ops->swiglu(d, out, gate, up, clamp);
     done(d, "swiglu", NULL, 1);
+}
+
+static bool gated_at_once(struct dev *d, struct tensor *out, const struct tensor *gate,
+                          const struct tensor *up, const struct tensor *x, float clamp)
+{
+    if (!d->ops->gated || one_by_one(d) || muted(d))
+        return false;
+    check_f32(out, x->rows, gate->rows);
+    CHECK(x->type == DT_F32 && x->cols == gate->cols);
+    CHECK(gate->cols == up->cols && gate->rows == up->rows);
+    return d->ops->gated(d, out, gate, up, x, clamp);
+}
+
+/* The same scratch either way. */
+void op_gated(struct dev *d, struct tensor *out, const struct tensor *gate,
+              const struct tensor *up, const struct tensor *x, float clamp)
+{
+    size_t mark = arena_mark(&d->scratch);
+    struct matmul p[] = {
+        { *out, gate, false },
+        { dev_tensor(d, DT_F32, up->rows, x->rows), up, false },
+    };
+    if (!gated_at_once(d, out, gate, up, x, clamp)) {
+        op_products(d, p, 2, x);
+        op_swiglu(d, out, out, &p[1].out, clamp);
+    }
+    arena_rewind(&d->scratch, mark);
 }
 
 void op_add(struct dev *d, struct tensor *out, const struct tensor *x)

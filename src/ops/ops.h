@@ -45,6 +45,10 @@ void op_matmul_grouped(struct dev *d, struct tensor *out, const struct tensor *w
 void op_swiglu(struct dev *d, struct tensor *out, const struct tensor *gate,
                const struct tensor *up, float clamp);
 
+/* out := swiglu of the products of x with gate and with up. */
+void op_gated(struct dev *d, struct tensor *out, const struct tensor *gate,
+              const struct tensor *up, const struct tensor *x, float clamp);
+
 /* out := out + x. */
 void op_add(struct dev *d, struct tensor *out, const struct tensor *x);
 

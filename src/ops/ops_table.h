@@ -46,6 +46,8 @@ struct ops {
     void (*hc_mix_norm)(struct dev *, struct tensor *, struct tensor *, const struct tensor *,
                         const struct hc *, const float *, float);
     void (*products)(struct dev *, struct matmul *, int, const struct tensor *);
+    bool (*gated)(struct dev *, struct tensor *, const struct tensor *, const struct tensor *,
+                  const struct tensor *, float); /* false: not these */
     void (*prepare)(struct dev *, const struct fresh *, const struct rows *, int);
     /* The rest is NULL where ops run at once, in the host's memory. */
     void (*begin)(struct dev *);               /* a step begins */

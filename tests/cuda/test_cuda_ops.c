@@ -94,6 +94,7 @@ int main(int argc, char **argv)
         OP(matmul),
         OP(matmul_exact),
         OP(products),
+        OP(gated),
         OP(matmul_grouped),
         OP(integer_sums),
         OP(swiglu),

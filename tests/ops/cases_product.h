@@ -357,6 +357,86 @@ static void test_same_at_limits(void **state)
 
 #endif
 
+/* ---- gated ---------------------------------------------------------------------------------- */
+
+struct gated_in {
+    struct tensor gate, up, x;
+    float clamp;
+    bool in_turn;
+};
+
+static void call_gated(struct dev *d, const void *in, struct tensor *out, int first, int n)
+{
+    const struct gated_in *p = in;
+    struct tensor x = tensor_rows(&p->x, first, n);
+    size_t mark = arena_mark(&d->scratch);
+    if (!p->in_turn) {
+        op_gated(d, out, &p->gate, &p->up, &x, p->clamp);
+        return;
+    }
+    struct tensor up = dev_tensor(d, DT_F32, p->up.rows, n);
+    op_matmul(d, out, &p->gate, &x);
+    op_matmul(d, &up, &p->up, &x);
+    op_swiglu(d, out, out, &up, p->clamp);
+    arena_rewind(&d->scratch, mark);
+}
+
+/* Within tolerance, and the very bits of one op after another. */
+static void check_gated(const struct op_case *c, enum table table, const struct tensor *out,
+                        const struct tensor *want)
+{
+    struct gated_in in = *(const struct gated_in *)c->in;
+    struct op_case one = *c;
+    struct result got = { .out = { *out } }, ref = { .out = { *want } };
+    in.in_turn = true;
+    one.in = &in;
+    struct result turns = run_case(&one, table, 1, 0, c->n);
+    same_bits(c, table, "in turn it", out, &turns.out[0], c->n);
+    compare_with_ref(c, table, &got, &ref);
+    free_result(&one, &turns);
+}
+
+/* Gates of ordinary size: far beyond the clamp only rounding at the edges would be seen. */
+static void set_size(struct tensor *x, const struct tensor *w, double size)
+{
+    double rms = sqrt(product_energy(w, x, 1) / ((double)w->rows * x->rows));
+    for (int i = 0; i < x->rows && rms > 0; i++)
+        for (int k = 0; k < x->cols; k++)
+            tensor_f32(x, i)[k] *= (float)(size / rms);
+}
+
+static void gated_case(enum dtype type, enum dtype other, int n, enum fill fill)
+{
+    int cols = n % 2 ? 768 : 2304, rows = 1 + roll(140);
+    struct gated_in p = { .gate = random_weights(type, cols, rows),
+                          .up = random_weights(other, cols, rows), .clamp = 2.5f };
+    p.x = random_tensor(cols, n, fill);
+    set_size(&p.x, &p.gate, 1.5);
+    struct op_case c = { .in = &p, .call = call_gated, .n = n, .n_out = 1 };
+    snprintf(c.name, sizeof c.name, "gated %s %s, %d rows", dtype_name((int)type),
+             dtype_name((int)other), n);
+    c.shape[0] = (struct out_shape){ DT_F32, rows, 1 };
+    c.check = check_gated;
+    set_tol(&c, TOL_F32);
+    c.few_differ = true;
+    c.has_products = rounds_activations(type) || rounds_activations(other);
+    if (c.has_products)
+        for (int t = TABLE_PLAIN; t < TABLE_EXACT; t++)
+            c.tol[t] = TOL_Q8_CHAIN;
+    check_case(&c);
+}
+
+/* No infinities: where activations are rounded they become NaN, elsewhere the clamp hides them. */
+static void test_gated(void **state)
+{
+    (void)state;
+    for (size_t t = 0; t < COUNT_OF(weight_types); t++)
+        for (size_t n = 0; n < COUNT_OF(row_counts); n++)
+            gated_case(weight_types[t], weight_types[t], row_counts[n],
+                       (enum fill)((t + n) % FILL_INFINITE));
+    gated_case(DT_Q8_0, DT_Q4_K, 3, FILL_RANDOM);
+}
+
 /* ---- experts -------------------------------------------------------------------------------- */
 
 #define N_USED 3
@@ -380,15 +460,6 @@ static struct tensor int_tensor(int cols, int rows)
     struct tensor t = { take((size_t)cols * (size_t)rows * 4), DT_I32, cols, rows,
                         (size_t)cols * 4, NULL, 0 };
     return t;
-}
-
-/* Gates of ordinary size: far beyond the clamp only rounding at the edges would be seen. */
-static void set_size(struct tensor *x, const struct tensor *w, double size)
-{
-    double rms = sqrt(product_energy(w, x, 1) / ((double)w->rows * x->rows));
-    for (int i = 0; i < x->rows && rms > 0; i++)
-        for (int k = 0; k < x->cols; k++)
-            tensor_f32(x, i)[k] *= (float)(size / rms);
 }
 
 /* Experts 1, 4, 7 ... are at hand, the others' parts stay as they were. */

@@ -18,6 +18,7 @@ int main(int argc, char **argv)
         OP(matmul),
         OP(matmul_exact),
         OP(products),
+        OP(gated),
         OP(matmul_grouped),
         OP(integer_sums),
         OP(same_on_all),

@@ -248,6 +248,26 @@ void cuda_products(struct dev *d, struct matmul *p, int n, const struct tensor *
     products(d, p, n, x, 1);
 }
 
+/* Gate and up row by row in turns, as of an expert with weight 1. */
+bool cuda_gated(struct dev *d, struct tensor *out, const struct tensor *gate,
+                const struct tensor *up, const struct tensor *x, float clamp)
+{
+    if (x->rows > FEW_MAX || gate->type != up->type || !act_block(gate->type) ||
+        cuda_of(d)->exact)
+        return false;
+    if (!cuda_runs(d))
+        return true;
+    struct cu_product p = product_of(d, out, gate, x, 1);
+    struct few_list l;
+    memset(&l, 0, sizeof l);
+    add_groups(d, &l, &p, 1);
+    l.job[0].up = weights_of(up);
+    l.job[0].clamp = clamp;
+    l.job[0].weight = 1;
+    run_list(d, &l);
+    return true;
+}
+
 void cuda_matmul(struct dev *d, struct tensor *out, const struct tensor *w, const struct tensor *x)
 {
     struct matmul p = { *out, w, false };

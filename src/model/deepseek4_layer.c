@@ -111,9 +111,8 @@ static struct tensor feed_forward(const struct model *m, const struct dsv4_layer
     struct tensor out = scratch(m, x->cols, r->n);
     while (experts_next(&need, d, &some)) /* what is here, then what arrives */
         op_experts(d, &part, &some, &route, x, w->clamp);
-    op_sum_experts(d, &out, &part, &route); /* ascending expert id, whatever came first */
+    op_sum_experts_add(d, &out, &part, &route, &shared); /* by expert id, whatever came first */
     experts_done(&need);
-    op_add(d, &out, &shared);
     return out;
 }
 

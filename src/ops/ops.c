@@ -388,3 +388,19 @@ void op_sum_experts(struct dev *d, struct tensor *out, const struct tensor *part
     d->ops->sum_experts(d, out, part, route);
     done(d, "sum_experts", NULL, 1);
 }
+
+void op_sum_experts_add(struct dev *d, struct tensor *out, const struct tensor *part,
+                        const struct route *route, const struct tensor *x)
+{
+    if (!d->ops->sum_experts_add) {
+        op_sum_experts(d, out, part, route);
+        op_add(d, out, x);
+        return;
+    }
+    if (muted(d))
+        return;
+    check_f32(part, out->rows * route->id.cols, out->cols);
+    check_f32(x, out->rows, out->cols);
+    d->ops->sum_experts_add(d, out, part, route, x);
+    done(d, "sum_experts_add", NULL, 1);
+}

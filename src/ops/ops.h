@@ -123,4 +123,8 @@ void op_experts(struct dev *d, struct tensor *part, const struct expert_set *som
 void op_sum_experts(struct dev *d, struct tensor *out, const struct tensor *part,
                     const struct route *route);
 
+/* The same, plus x. */
+void op_sum_experts_add(struct dev *d, struct tensor *out, const struct tensor *part,
+                        const struct route *route, const struct tensor *x);
+
 #endif

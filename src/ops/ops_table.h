@@ -48,6 +48,8 @@ struct ops {
     void (*products)(struct dev *, struct matmul *, int, const struct tensor *);
     bool (*gated)(struct dev *, struct tensor *, const struct tensor *, const struct tensor *,
                   const struct tensor *, float); /* false: not these */
+    void (*sum_experts_add)(struct dev *, struct tensor *, const struct tensor *,
+                            const struct route *, const struct tensor *);
     void (*prepare)(struct dev *, const struct fresh *, const struct rows *, int);
     /* The rest is NULL where ops run at once, in the host's memory. */
     void (*begin)(struct dev *);               /* a step begins */

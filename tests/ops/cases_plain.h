@@ -7,7 +7,7 @@
 static const int odd_cols[] = { 1, 7, 16, 33, 260 };
 
 struct plain_in {
-    struct tensor x, y;
+    struct tensor x, y, more;
     const float *weight;
     struct rows r; /* of all rows; host is shifted by `first` */
     int n_head;
@@ -378,7 +378,11 @@ static void call_sum_experts(struct dev *d, const void *in, struct tensor *out, 
     int n_used = p->router.n_used;
     struct tensor part = tensor_rows(&p->x, first * n_used, n * n_used);
     struct route route = { tensor_rows(&p->y, first, n), { 0 } };
-    op_sum_experts(d, out, &part, &route);
+    struct tensor more = tensor_rows(&p->more, first, n);
+    if (p->op)
+        op_sum_experts_add(d, out, &part, &route, &more);
+    else
+        op_sum_experts(d, out, &part, &route);
 }
 
 static void sum_experts_case(int cols, int n, enum fill fill)
@@ -389,7 +393,9 @@ static void sum_experts_case(int cols, int n, enum fill fill)
     p.y = int_tensor(n_used, n);
     for (int i = 0; i < n * n_used; i++)
         ((int32_t *)p.y.data)[i] = roll(12); /* an expert may come twice */
-    struct op_case c = plain_case("sum_experts", &p, cols);
+    p.more = random_tensor(cols, n, fill);
+    p.op = roll(2);
+    struct op_case c = plain_case(p.op ? "sum_experts_add" : "sum_experts", &p, cols);
     c.n = n;
     c.call = call_sum_experts;
     set_tol(&c, TOL_BITS);

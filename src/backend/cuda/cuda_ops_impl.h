@@ -66,5 +66,7 @@ void cuda_route(struct dev *, struct route *, const struct tensor *, const struc
 void cuda_experts(struct dev *, struct tensor *, const struct expert_set *, const struct route *,
                   const struct tensor *, float);
 void cuda_sum_experts(struct dev *, struct tensor *, const struct tensor *, const struct route *);
+void cuda_sum_experts_add(struct dev *, struct tensor *, const struct tensor *,
+                          const struct route *, const struct tensor *);
 
 #endif

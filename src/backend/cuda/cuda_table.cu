@@ -52,4 +52,5 @@ void cuda_ops_fill(struct ops *ops)
     ops->route = cuda_route;
     ops->experts = cuda_experts;
     ops->sum_experts = cuda_sum_experts;
+    ops->sum_experts_add = cuda_sum_experts_add;
 }

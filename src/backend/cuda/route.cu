@@ -122,9 +122,10 @@ __device__ __forceinline__ void order_slots(struct slots *s, const int32_t *id, 
     __syncthreads();
 }
 
-/* Grid: columns, rows. */
+/* more.x: what is added last, or NULL. Grid: columns, rows. */
 __global__ void __launch_bounds__(THREADS) sum_kernel(struct cu_mat out, struct cu_mat part,
-                                                      struct tensor ids, int cols)
+                                                      struct tensor ids, struct cu_mat more,
+                                                      int cols)
 {
     SHARED(struct slots, s);
     size_t row = blockIdx.y, n = (size_t)ids.cols, c = (size_t)blockIdx.x * THREADS + threadIdx.x;
@@ -134,14 +135,24 @@ __global__ void __launch_bounds__(THREADS) sum_kernel(struct cu_mat out, struct 
     float sum = 0;
     for (size_t j = 0; j < n; j++)
         sum += part.x[(row * n + (size_t)s.slot[j]) * part.pitch + c];
-    out.x[row * out.pitch + c] = sum;
+    out.x[row * out.pitch + c] = more.x ? sum + more.x[row * more.pitch + c] : sum;
+}
+
+void cuda_sum_experts_add(struct dev *d, struct tensor *out, const struct tensor *part,
+                          const struct route *route, const struct tensor *x)
+{
+    CHECK(route->id.cols <= MAX_USED);
+    dim3 grid(blocks_for((size_t)out->cols, THREADS), (unsigned)out->rows);
+    struct cu_mat more = {};
+    if (x)
+        more = mat_of(x);
+    if (cuda_runs(d))
+        LAUNCH(d, sum_kernel, grid, THREADS, 0, mat_of(out), mat_of(part), route->id, more,
+               out->cols);
 }
 
 void cuda_sum_experts(struct dev *d, struct tensor *out, const struct tensor *part,
                       const struct route *route)
 {
-    CHECK(route->id.cols <= MAX_USED);
-    dim3 grid(blocks_for((size_t)out->cols, THREADS), (unsigned)out->rows);
-    if (cuda_runs(d))
-        LAUNCH(d, sum_kernel, grid, THREADS, 0, mat_of(out), mat_of(part), route->id, out->cols);
+    cuda_sum_experts_add(d, out, part, route, NULL);
 }

@@ -33,19 +33,24 @@ __device__ __forceinline__ void copy_commit()
 #define copy_wait(n) asm volatile("cp.async.wait_group %0;" :: "n"(n) : "memory")
 #endif
 
-/* A warp asks for n bytes of a row; at addresses that are no multiples of 4 it waits for them. */
+/* A warp asks for n bytes of a row; at addresses that are no multiples of 4 it waits for them.
+ * Loops stay loops: a launch runs through code that it must fetch first. */
 __device__ __forceinline__ void warp_copy(uint8_t *to, const uint8_t *from, int n)
 {
     uintptr_t odd = (uintptr_t)from | (uintptr_t)n;
-    if (odd % 16 == 0)
+    if (__builtin_expect(odd % 16 == 0, 1)) {
+#pragma unroll 1
         for (int i = LANE * 16; i < n; i += WARP * 16)
             copy_16(to + i, from + i);
-    else if (odd % 4 == 0)
+    } else if (odd % 4 == 0) {
+#pragma unroll 1
         for (int i = LANE * 4; i < n; i += WARP * 4)
             copy_4(to + i, from + i);
-    else
+    } else {
+#pragma unroll 1
         for (int i = LANE; i < n; i += WARP)
             to[i] = from[i];
+    }
 }
 
 #endif

@@ -51,7 +51,7 @@ __device__ __forceinline__ void pair_product(const struct cu_pairs *p, int pair,
 }
 
 /* Grid: blocks of a pair, pairs. */
-__global__ void __launch_bounds__(FEW_THREADS, 3)
+template <int type> __global__ void __launch_bounds__(FEW_THREADS, 3)
 pairs_kernel(const __grid_constant__ struct cu_pairs p)
 {
     SHARED(struct cu_few, f);
@@ -60,14 +60,16 @@ pairs_kernel(const __grid_constant__ struct cu_pairs p)
     __syncthreads();
     if (f.n_block == 0)
         return;
-    switch (p.f.type) {
-    case DT_Q8_0: few_packed<DT_Q8_0, 1>(&f, (int)blockIdx.x, p.tables); return;
-    case DT_MXFP4: few_packed<DT_MXFP4, 1>(&f, (int)blockIdx.x, p.tables); return;
-    case DT_FP4: few_packed<DT_FP4, 1>(&f, (int)blockIdx.x, p.tables); return;
-    case DT_Q2_K: few_packed<DT_Q2_K, 1>(&f, (int)blockIdx.x, p.tables); return;
-    case DT_Q4_K: few_packed<DT_Q4_K, 1>(&f, (int)blockIdx.x, p.tables); return;
-    default: few_packed<DT_IQ2_XXS, 1>(&f, (int)blockIdx.x, p.tables);
-    }
+    few_packed<type, 1>(&f, (int)blockIdx.x, p.tables);
+}
+
+template <int type>
+static void launch_pairs(struct dev *d, const struct cu_pairs *p, size_t shared)
+{
+    (void)cudaFuncSetAttribute(pairs_kernel<type>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               (int)(cuda_of(d)->shared_max - STATIC_SHARED));
+    dim3 grid((unsigned)p->f.n_block, (unsigned)p->n_pair);
+    LAUNCH(d, pairs_kernel<type>, grid, FEW_THREADS, shared, *p);
 }
 
 bool cuda_pairs_fit(const struct dev *d, enum dtype type, int k)
@@ -92,8 +94,12 @@ void cuda_pairs(struct dev *d, struct cu_pairs *p)
     int each = MIN(3, (int)(c->multi_shared / (shared + STATIC_SHARED)));
     p->f.n_block = MIN(p->f.plan.n_tile, MAX(1, c->n_multi * MAX(1, each) / p->n_pair));
     p->tables = c->tables;
-    (void)cudaFuncSetAttribute(pairs_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               (int)(c->shared_max - STATIC_SHARED));
-    dim3 grid((unsigned)p->f.n_block, (unsigned)p->n_pair);
-    LAUNCH(d, pairs_kernel, grid, FEW_THREADS, shared, *p);
+    switch (p->f.type) {
+    case DT_Q8_0: launch_pairs<DT_Q8_0>(d, p, shared); return;
+    case DT_MXFP4: launch_pairs<DT_MXFP4>(d, p, shared); return;
+    case DT_FP4: launch_pairs<DT_FP4>(d, p, shared); return;
+    case DT_Q2_K: launch_pairs<DT_Q2_K>(d, p, shared); return;
+    case DT_Q4_K: launch_pairs<DT_Q4_K>(d, p, shared); return;
+    default: launch_pairs<DT_IQ2_XXS>(d, p, shared);
+    }
 }

@@ -68,34 +68,65 @@ struct few_list {
     const struct cu_tables *tables;
 };
 
+/* Q8_0 and F16, as nearly all lists have them: few registers, and little code to fetch. */
 template <int n_x>
-__global__ void __launch_bounds__(FEW_THREADS, n_x == 1 ? 3 : 2)
+__device__ __forceinline__ bool plain_job(const struct few_list *l, const struct cu_few *f,
+                                          int block)
+{
+    if (f->type == DT_Q8_0)
+        few_packed<DT_Q8_0, n_x>(f, block, l->tables);
+    else if (f->type == DT_F16)
+        few_numbers<DT_F16, n_x>(f, block);
+    return f->type == DT_Q8_0 || f->type == DT_F16;
+}
+
+template <int n_x>
+__device__ __forceinline__ void rare_job(const struct few_list *l, const struct cu_few *f,
+                                         int block)
+{
+    switch (f->type) {
+    case DT_F32: few_numbers<DT_F32, n_x>(f, block); return;
+    case DT_BF16: few_numbers<DT_BF16, n_x>(f, block); return;
+    case DT_F8_E4M3: few_numbers<DT_F8_E4M3, n_x>(f, block); return;
+    case DT_MXFP4: few_packed<DT_MXFP4, n_x>(f, block, l->tables); return;
+    case DT_FP4: few_packed<DT_FP4, n_x>(f, block, l->tables); return;
+    case DT_Q2_K: few_packed<DT_Q2_K, n_x>(f, block, l->tables); return;
+    case DT_Q4_K: few_packed<DT_Q4_K, n_x>(f, block, l->tables); return;
+    default: few_packed<DT_IQ2_XXS, n_x>(f, block, l->tables);
+    }
+}
+
+template <int n_x, bool plain>
+__global__ void __launch_bounds__(FEW_THREADS, 2)
 list_kernel(const __grid_constant__ few_list l)
 {
     int j = 0, block = (int)blockIdx.x;
     while (block >= l.job[j].n_block)
         block -= l.job[j++].n_block;
     const struct cu_few *f = &l.job[j];
-    switch (f->type) {
-    case DT_F32: few_numbers<DT_F32, n_x>(f, block); return;
-    case DT_F16: few_numbers<DT_F16, n_x>(f, block); return;
-    case DT_BF16: few_numbers<DT_BF16, n_x>(f, block); return;
-    case DT_F8_E4M3: few_numbers<DT_F8_E4M3, n_x>(f, block); return;
-    case DT_Q8_0: few_packed<DT_Q8_0, n_x>(f, block, l.tables); return;
-    case DT_MXFP4: few_packed<DT_MXFP4, n_x>(f, block, l.tables); return;
-    case DT_FP4: few_packed<DT_FP4, n_x>(f, block, l.tables); return;
-    case DT_Q2_K: few_packed<DT_Q2_K, n_x>(f, block, l.tables); return;
-    case DT_Q4_K: few_packed<DT_Q4_K, n_x>(f, block, l.tables); return;
-    default: few_packed<DT_IQ2_XXS, n_x>(f, block, l.tables);
-    }
+    if (!plain_job<n_x>(&l, f, block) && !plain)
+        rare_job<n_x>(&l, f, block);
+}
+
+template <int n_x, bool plain>
+static void launch_as(struct dev *d, const struct few_list *l, int n_block, size_t shared)
+{
+    (void)cudaFuncSetAttribute((list_kernel<n_x, plain>),
+                               cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               (int)(cuda_of(d)->shared_max - STATIC_SHARED));
+    LAUNCH(d, (list_kernel<n_x, plain>), (unsigned)n_block, FEW_THREADS, shared, *l);
 }
 
 template <int n_x>
 static void launch_list(struct dev *d, const struct few_list *l, int n_block, size_t shared)
 {
-    (void)cudaFuncSetAttribute(list_kernel<n_x>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               (int)(cuda_of(d)->shared_max - STATIC_SHARED));
-    LAUNCH(d, list_kernel<n_x>, (unsigned)n_block, FEW_THREADS, shared, *l);
+    bool plain = true;
+    for (int j = 0; j < l->n; j++)
+        plain = plain && (l->job[j].type == DT_Q8_0 || l->job[j].type == DT_F16);
+    if (plain)
+        launch_as<n_x, true>(d, l, n_block, shared);
+    else
+        launch_as<n_x, false>(d, l, n_block, shared);
 }
 
 static size_t job_shared(const struct cu_few *f, int n)
@@ -108,8 +139,8 @@ static int job_blocks(const struct cuda *c, const struct cu_few *f, size_t share
 {
     if (is_number(f->type))
         return number_blocks(f->rows, f->n);
-    size_t each = c->multi_shared / (shared + BLOCK_SHARED), most = f->n == 1 ? 3 : 2;
-    size_t all = (size_t)c->n_multi * MAX(1, MIN(each, most)), mine = f->row_bytes * f->rows;
+    size_t each = c->multi_shared / (shared + BLOCK_SHARED);
+    size_t all = (size_t)c->n_multi * MAX(1, MIN(each, 2)), mine = f->row_bytes * f->rows;
     size_t share = MAX(1, (all * mine + bytes - 1) / bytes);
     return (int)MIN(share, (size_t)f->plan.n_tile);
 }

@@ -56,6 +56,7 @@ __device__ __forceinline__ void tile_add(const struct cu_few *f, const struct cu
 
 __device__ __forceinline__ float lane_sum(float x, int lanes)
 {
+#pragma unroll 1
     for (int i = lanes / 2; i > 0; i /= 2)
         x += __shfl_xor_sync(ALL_LANES, x, i);
     return x;
@@ -125,6 +126,7 @@ __device__ __forceinline__ void few_packed(const struct cu_few *f, int block,
     int stage = walk.tile_rows * walk.piece;
     uint8_t *ring = shared + f->plan.ring + warp * stages * stage;
     struct cu_place at = { block + warp * f->n_block, 0 }, ask = at;
+#pragma unroll 1
     for (int s = 0; s < stages; s++, next_place(&walk, &ask))
         tile_copy(&walk, ask, ring + s * stage);
     if (type == DT_IQ2_XXS)
@@ -132,6 +134,7 @@ __device__ __forceinline__ void few_packed(const struct cu_few *f, int block,
     few_round<act_block(type)>(f, (struct cu_record *)(shared + book_bytes(type)));
     __syncthreads();
     float sum[2][n_x] = {};
+#pragma unroll 1
     for (int s = 0; at.tile < walk.n_tile; s = s + 1 < stages ? s + 1 : 0) {
         copy_wait(stages - 1);
         __syncwarp();

@@ -14,6 +14,7 @@ struct alignas(16) cu_record {
 };
 
 #define RECORD 64 /* elements */
+#define AHEAD 4   /* fours that a lane asks for at once */
 
 __host__ __device__ __forceinline__ int n_record(int k)
 {
@@ -23,8 +24,6 @@ __host__ __device__ __forceinline__ int n_record(int k)
 /* Four neighbours of a lane, `n` of which exist. */
 __device__ __forceinline__ float4 four_floats(const float *x, int n)
 {
-    if (n >= 4 && (uintptr_t)x % 16 == 0)
-        return *(const float4 *)x;
     return { n > 0 ? x[0] : 0, n > 1 ? x[1] : 0, n > 2 ? x[2] : 0, n > 3 ? x[3] : 0 };
 }
 
@@ -69,26 +68,33 @@ __device__ __forceinline__ void round_four(float4 x, uint32_t top, struct cu_rec
                                : zero ? 0 : __uint_as_float(top) / 127;
 }
 
-/* Spans s0, s0 + FEW_WARPS.. of row x, each of all lanes' fours; loads come before their use. */
+/* Spans s0, s0 + FEW_WARPS.. of row x, each of all lanes' fours. Loads come before their use, and
+ * fours move up to where one piece of code uses them. wide: fours are whole and aligned. */
 template <int block>
-__device__ __forceinline__ void round_spans(const float *x, int s0, int k, struct cu_record *to)
+__device__ __forceinline__ void round_spans(const float *x, int s0, int k, bool wide,
+                                            struct cu_record *to)
 {
-    const int part = block == 32 ? 1 : 2, span = 128 * part, ahead = 4 / part;
-    float4 four[ahead][part];
+    const int part = block == 32 ? 1 : 2, span = 128 * part;
+    float4 four[AHEAD];
 #pragma unroll
-    for (int j = 0; j < ahead * part; j++) {
+    for (int j = 0; j < AHEAD; j++) {
         int at = (s0 + j / part * FEW_WARPS) * span + j % part * 128 + LANE * 4;
-        four[j / part][j % part] = four_floats(x + at, k - at);
+        four[j] = { 0, 0, 0, 0 };
+        if (wide && at < k)
+            four[j] = *(const float4 *)(x + at);
     }
-#pragma unroll
-    for (int a = 0; a < ahead; a++) {
-        int s = s0 + a * FEW_WARPS, at = s * span + LANE * 4;
-        if (s * span >= k)
-            break;
-        uint32_t top = lanes_top<(block == 32 ? 8 : WARP)>(four[a], part);
+#pragma unroll 1
+    for (int a = 0, s = s0; a < AHEAD / part && s * span < k; a++, s += FEW_WARPS) {
+        int at = s * span + LANE * 4;
+        for (int h = 0; h < part && !wide; h++)
+            four[h] = four_floats(x + at + h * 128, k - at - h * 128);
+        uint32_t top = lanes_top<(block == 32 ? 8 : WARP)>(four, part);
 #pragma unroll
         for (int h = 0; h < part; h++)
-            round_four(four[a][h], top, to, at + h * 128, k);
+            round_four(four[h], top, to, at + h * 128, k);
+#pragma unroll
+        for (int j = part; j < AHEAD; j++)
+            four[j - part] = four[j];
     }
 }
 
@@ -96,10 +102,13 @@ __device__ __forceinline__ void round_spans(const float *x, int s0, int k, struc
 template <int block>
 __device__ __forceinline__ void few_round(const struct cu_few *f, struct cu_record *to)
 {
-    const int span = block == 32 ? 128 : 256, ahead = 512 / span;
+    const int span = block == 32 ? 128 : 256, ahead = AHEAD * 128 / span;
+    bool wide = f->k % 4 == 0 && is_aligned(f->x, f->x_pitch, 16);
+#pragma unroll 1
     for (int i = 0; i < f->n; i++, to += n_record(f->k))
+#pragma unroll 1
         for (int s = (int)threadIdx.x / WARP; s * span < f->k; s += ahead * FEW_WARPS)
-            round_spans<block>(few_x(f, i), s, f->k, to);
+            round_spans<block>(few_x(f, i), s, f->k, wide, to);
 }
 
 #endif

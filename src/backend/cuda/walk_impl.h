@@ -76,10 +76,12 @@ __device__ __forceinline__ void tile_copy(const struct cu_walk *walk, struct cu_
                                           uint8_t *to)
 {
     int from = at.chunk * walk->piece, n = at.chunk + 1 < walk->n_chunk ? walk->piece : walk->last;
-    for (int q = 0; q < walk->tile_rows && at.tile < walk->n_tile; q += 2) {
-        size_t r0 = (size_t)tile_row(walk, at.tile, q), r1 = (size_t)tile_row(walk, at.tile, q + 1);
-        warp_copy(to + q * walk->piece, walk->w[0] + r0 * walk->pitch[0] + from, n);
-        warp_copy(to + (q + 1) * walk->piece, walk->w[1] + r1 * walk->pitch[1] + from, n);
+#pragma unroll 1
+    for (int q = 0; q < walk->tile_rows && at.tile < walk->n_tile; q++) {
+        size_t row = (size_t)tile_row(walk, at.tile, q);
+        const uint8_t *w = q % 2 ? walk->w[1] : walk->w[0];
+        size_t pitch = q % 2 ? walk->pitch[1] : walk->pitch[0];
+        warp_copy(to + q * walk->piece, w + row * pitch + from, n);
     }
     copy_commit();
 }

@@ -8,7 +8,7 @@
 
 #define TILE 64
 #define DEPTH UNIT
-#define PITCH (DEPTH + 8) /* eight rows are in different banks */
+#define PITCH (DEPTH / 2 + 4) /* words of two; eight rows are in different banks */
 #define THREADS 128       /* four warps with 32 x 32 results each */
 #define TWOS (TILE * DEPTH / 2 / THREADS) /* of neighbours, for a thread to load */
 
@@ -22,7 +22,7 @@ template <int type> __device__ __forceinline__ constexpr int parts()
 }
 
 template <int n> struct tiles {
-    uint16_t w[n][TILE][PITCH], x[PARTS][TILE][PITCH];
+    uint32_t w[n][TILE][PITCH], x[PARTS][TILE][PITCH];
     const float *row[TILE]; /* of activations, NULL: none */
 };
 
@@ -74,7 +74,7 @@ __device__ __forceinline__ void load_ahead(struct ahead *a, const float *const *
 
 /* n parts of two neighbours. */
 template <int n>
-__device__ __forceinline__ void put_two(uint16_t (*to)[TILE][PITCH], int r, int at, float2 x)
+__device__ __forceinline__ void put_two(uint32_t (*to)[TILE][PITCH], int r, int at, float2 x)
 {
     uint32_t part[PARTS];
     bf16_split(x.x, x.y, &part[0], &part[1]);
@@ -83,7 +83,7 @@ __device__ __forceinline__ void put_two(uint16_t (*to)[TILE][PITCH], int r, int 
     BF16_PAIR(part[2], a - a == 0 ? a : 0, b - b == 0 ? b : 0);
 #pragma unroll
     for (int i = 0; i < n; i++)
-        *(uint32_t *)&to[i][r][at] = part[i];
+        to[i][r][at / 2] = part[i];
 }
 
 template <int type>
@@ -112,17 +112,17 @@ __device__ __forceinline__ void put(struct tiles<parts<type>()> *t, const struct
 }
 
 /* A part of 32 rows or columns, 16 deep: fragments of sixteen each. */
-__device__ __forceinline__ void load_left(uint32_t (*a)[4], const uint16_t (*t)[PITCH], int at)
+__device__ __forceinline__ void load_left(uint32_t (*a)[4], const uint32_t (*t)[PITCH], int at)
 {
-    LOAD_8X8_X4(a[0], &t[LANE % 16][at + LANE / 16 * 8]);
-    LOAD_8X8_X4(a[1], &t[LANE % 16 + 16][at + LANE / 16 * 8]);
+    LOAD_8X8_X4(a[0], &t[LANE % 16][at / 2 + LANE / 16 * 4]);
+    LOAD_8X8_X4(a[1], &t[LANE % 16 + 16][at / 2 + LANE / 16 * 4]);
 }
 
-__device__ __forceinline__ void load_right(uint32_t (*b)[4], const uint16_t (*t)[PITCH], int at)
+__device__ __forceinline__ void load_right(uint32_t (*b)[4], const uint32_t (*t)[PITCH], int at)
 {
     int row = LANE / 16 * 8 + LANE % 8;
-    LOAD_8X8_X4(b[0], &t[row][at + LANE / 8 % 2 * 8]);
-    LOAD_8X8_X4(b[1], &t[row + 16][at + LANE / 8 % 2 * 8]);
+    LOAD_8X8_X4(b[0], &t[row][at / 2 + LANE / 8 % 2 * 4]);
+    LOAD_8X8_X4(b[1], &t[row + 16][at / 2 + LANE / 8 % 2 * 4]);
 }
 
 /* 32 x 32 results of 16 more elements: parts i and j count if i + j < PARTS. */

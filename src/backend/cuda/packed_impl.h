@@ -121,9 +121,8 @@ __device__ __forceinline__ void few_packed(const struct cu_few *f, int block,
 {
     SHARED_DYNAMIC(uint8_t, shared);
     constexpr int stages = few_stages(type);
-    const int warp = (int)threadIdx.x / WARP;
     struct cu_walk walk = walk_of(f);
-    int stage = walk.tile_rows * walk.piece;
+    int warp = (int)threadIdx.x / WARP, stage = walk.tile_rows * walk.piece;
     uint8_t *ring = shared + f->plan.ring + warp * stages * stage;
     struct cu_place at = { block + warp * f->n_block, 0 }, ask = at;
 #pragma unroll 1

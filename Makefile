@@ -334,12 +334,12 @@ test-arm:  ## unit, op and model tests for AArch64 under an emulator (build-arm)
 		CFLAGS="$(CFLAGS) -isystem $(ARM_SYSROOT)/usr/include" \
 		LDFLAGS="-L$(ARM_LIB) -Wl,-rpath,$(abspath $(ARM_LIB))"
 
-# Long under emulation, or they need the program or measure a real process's memory, and they try
-# little that depends on the processor; ARM_SLOW= runs them too.
+# Long under emulation, or they need the program, measure a real process's memory or map a whole
+# model, and they try little that depends on the processor; ARM_SLOW= runs them too.
 ARM_SLOW  := test_divergence test_engine test_long test_pebble test_session test_stream test_fit \
              test_quantize test_quantize_feedback test_quantize_gain test_quantize_resume \
              test_quantize_upgrade test_quant_encode test_inspect test_calibrate test_squeeze \
-             test_stream_faults
+             test_stream_faults test_synth_counted
 ARM_TESTS := $(filter-out $(foreach d,model unit,$(addprefix $(BUILD)/tests/$d/,$(ARM_SLOW))), \
                $(filter $(foreach d,unit ops model,$(BUILD)/tests/$(d)/%),$(TESTS)))
 QEMU      := qemu-aarch64 -cpu max,sve=off,pauth-impdef=on -L /usr/aarch64-linux-gnu

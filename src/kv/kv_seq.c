@@ -199,10 +199,11 @@ static void list_piece(struct copier *c, void *to, const void *from, size_t n)
 
 static void copy_piece(struct copier *c, void *live, size_t n)
 {
-    uint8_t *copy = c->copy + c->at;
+    size_t at = c->at;
     c->at += n;
     if (c->dir == COPY_COUNT)
         return;
+    uint8_t *copy = c->copy + at;
     void *to = c->dir == COPY_SAVE ? (void *)copy : live;
     const void *from = c->dir == COPY_SAVE ? live : copy;
     if (c->dev)

@@ -214,7 +214,9 @@ $(BUILD)/emulated/%.o: %.cc Makefile
 	$(call SAY,CXX)
 	$(Q)$(CXX) $(EMU_FLAGS) -c $< -o $@
 
-CUDA_TESTS := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/cuda/test_*.c)))
+# The longest first.
+CUDA_TESTS := $(patsubst %.c,$(BUILD)/%,tests/cuda/test_cuda_ops.c \
+                $(filter-out %_ops.c,$(sort $(wildcard tests/cuda/test_*.c))))
 $(CUDA_TESTS): $(BUILD)/tests/cuda/%: tests/cuda/%.c $(EMULATED) $(BUILD)/libinternal.a
 	@mkdir -p $(@D)
 	$(call SAY,TEST)
@@ -301,7 +303,7 @@ SAN := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-po
 test-san:  ## the same tests under the address and undefined-behaviour sanitizers (build-san)
 	@tools/setup build edit uring test
 	@LSAN_OPTIONS=suppressions=$(CURDIR)/tests/leaks.txt:print_suppressions=0 \
-		$(AGAIN) check BUILD=$(BUILD)-san CFLAGS="-O1 -g $(SAN)" LDFLAGS="$(LDFLAGS) $(SAN)"
+		$(AGAIN) check BUILD=$(BUILD)-san CFLAGS="-O2 -g $(SAN)" LDFLAGS="$(LDFLAGS) $(SAN)"
 
 # Fuzzing needs clang. The committed corpus is only read; what is found goes to the build folder.
 FUZZ_SECONDS ?= 60
@@ -339,7 +341,7 @@ test-arm:  ## unit, op and model tests for AArch64 under an emulator (build-arm)
 ARM_SLOW  := test_divergence test_engine test_long test_pebble test_session test_stream test_fit \
              test_quantize test_quantize_feedback test_quantize_gain test_quantize_resume \
              test_quantize_upgrade test_quant_encode test_inspect test_calibrate test_squeeze \
-             test_stream_faults test_synth_counted
+             test_stream_faults test_synth_counted test_quant_feedback
 ARM_TESTS := $(filter-out $(foreach d,model unit,$(addprefix $(BUILD)/tests/$d/,$(ARM_SLOW))), \
                $(filter $(foreach d,unit ops model,$(BUILD)/tests/$(d)/%),$(TESTS)))
 QEMU      := qemu-aarch64 -cpu max,sve=off,pauth-impdef=on -L /usr/aarch64-linux-gnu

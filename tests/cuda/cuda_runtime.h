@@ -305,17 +305,21 @@ static inline void emu_mma_bf16(float d[4], const uint32_t a[4], const uint32_t 
     uint32_t mine[6] = { a[0], a[1], a[2], a[3], b[0], b[1] };
     int lane = emu.now->id % 32;
     uint32_t (*all)[8] = emu_exchange(mine, 6);
-    for (int i = 0; i < 4; i++) {
-        int row = lane / 4 + i / 2 * 8, col = lane % 4 * 2 + i % 2;
-        double sum = d[i];
-        for (int k = 0; k < 8; k++) {
-            uint32_t x = all[row % 8 * 4 + k % 4][row / 8 + k / 4 * 2];
-            uint32_t y = all[col * 4 + k % 4][4 + k / 4];
-            sum += (double)emu_bf16(x & 0xffff) * emu_bf16(y & 0xffff);
-            sum += (double)emu_bf16(x >> 16) * emu_bf16(y >> 16);
+    double sum[4] = { d[0], d[1], d[2], d[3] };
+    for (int k = 0; k < 8; k++) {
+        uint32_t x[2], y[2]; /* of two rows, of two columns */
+        for (int i = 0; i < 2; i++) {
+            x[i] = all[lane / 4 * 4 + k % 4][i + k / 4 * 2];
+            y[i] = all[(lane % 4 * 2 + i) * 4 + k % 4][4 + k / 4];
         }
-        d[i] = (float)sum;
-        if (isfinite(d[i]) && fabs(d[i]) > fabs(sum))
+        for (int i = 0; i < 4; i++) {
+            sum[i] += (double)emu_bf16(x[i / 2] & 0xffff) * emu_bf16(y[i % 2] & 0xffff);
+            sum[i] += (double)emu_bf16(x[i / 2] >> 16) * emu_bf16(y[i % 2] >> 16);
+        }
+    }
+    for (int i = 0; i < 4; i++) {
+        d[i] = (float)sum[i];
+        if (isfinite(d[i]) && fabs(d[i]) > fabs(sum[i]))
             d[i] = nextafterf(d[i], 0);
     }
 }

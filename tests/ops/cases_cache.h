@@ -179,7 +179,7 @@ static int read_bytes(const struct op_case *c, float *x)
 static void test_kv_store(void **state)
 {
     (void)state;
-    for (size_t n = 0; n < COUNT_OF(row_counts); n++)
+    for (size_t n = 0; n < n_row_count; n++)
         for (int fill = 0; fill < N_FILL; fill++)
             for (int packed = 0; packed < 2; packed++) {
                 struct cache_in p = { 0 };
@@ -263,7 +263,7 @@ static void compress_case(int n, enum fill fill, bool packed, bool index, int ra
 static void test_compress(void **state)
 {
     (void)state;
-    for (size_t n = 0; n < COUNT_OF(row_counts); n++)
+    for (size_t n = 0; n < n_row_count; n++)
         for (int fill = 0; fill < N_FILL; fill++)
             for (int packed = 0; packed < 2; packed++) {
                 compress_case(row_counts[n], (enum fill)fill, packed, false, 4);
@@ -313,7 +313,7 @@ static void index_query_case(int n, enum fill fill, bool packed)
 static void test_index_query(void **state)
 {
     (void)state;
-    for (size_t n = 0; n < COUNT_OF(row_counts); n++)
+    for (size_t n = 0; n < n_row_count; n++)
         for (int fill = 0; fill < N_FILL; fill++)
             for (int packed = 0; packed < 2; packed++)
                 index_query_case(row_counts[n], (enum fill)fill, packed);
@@ -397,7 +397,7 @@ static void test_prepare(void **state)
 {
     (void)state;
     static const int ratios[] = { 0, 4, 128 };
-    for (size_t n = 0; n < COUNT_OF(row_counts); n++)
+    for (size_t n = 0; n < n_row_count; n++)
         for (int fill = 0; fill < N_FILL; fill++)
             for (int k = 0; k < 6; k++)
                 prepare_case(row_counts[n], (enum fill)fill, k % 2, ratios[k / 2]);
@@ -495,7 +495,7 @@ static void pick_case(int n, bool packed, bool whole, bool infinite)
 static void test_pick(void **state)
 {
     (void)state;
-    for (size_t n = 0; n < COUNT_OF(row_counts); n++)
+    for (size_t n = 0; n < n_row_count; n++)
         for (int k = 0; k < 8; k++)
             pick_case(row_counts[n], k % 2, k / 2 % 2, k == 7);
 }
@@ -560,7 +560,7 @@ static void test_attend(void **state)
 {
     (void)state;
     static const int ratios[] = { 0, 4, 128 };
-    for (size_t n = 0; n < COUNT_OF(row_counts); n++)
+    for (size_t n = 0; n < n_row_count; n++)
         for (int fill = 0; fill < N_FILL; fill++)
             for (int k = 0; k < 6; k++)
                 attend_case(row_counts[n], (enum fill)fill, k % 2, ratios[k / 2], 80);

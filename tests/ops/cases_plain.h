@@ -40,7 +40,7 @@ static struct op_case plain_case(const char *name, const struct plain_in *p, int
 static void for_sizes(void (*fn)(int cols, int n, enum fill fill))
 {
     int turn = 0;
-    for (size_t n = 0; n < COUNT_OF(row_counts); n++)
+    for (size_t n = 0; n < n_row_count; n++)
         for (int fill = 0; fill < N_FILL; fill++)
             for (int k = 0; k < 2; k++)
                 fn(odd_cols[turn++ % 5], row_counts[n], (enum fill)fill);
@@ -68,7 +68,7 @@ static void test_embed(void **state)
     (void)state;
     static const enum dtype types[] = { DT_F32, DT_F16, DT_BF16, DT_Q8_0 };
     for (size_t t = 0; t < 4; t++)
-        for (size_t n = 0; n < COUNT_OF(row_counts); n++) {
+        for (size_t n = 0; n < n_row_count; n++) {
             struct plain_in p = { .y = random_weights(types[t], 96, 50) };
             p.x = random_tensor(96, row_counts[n], FILL_ZERO);
             p.r = (struct rows){ .n = row_counts[n], .host = random_rows(row_counts[n], 50) };
@@ -366,7 +366,7 @@ static void route_case(int n, enum fill fill, bool by_token)
 static void test_route(void **state)
 {
     (void)state;
-    for (size_t n = 0; n < COUNT_OF(row_counts); n++)
+    for (size_t n = 0; n < n_row_count; n++)
         for (int fill = 0; fill < N_FILL; fill++)
             for (int k = 0; k < 4; k++)
                 route_case(row_counts[n], (enum fill)fill, k == 0);

@@ -148,7 +148,7 @@ static void test_product(const char *what, bool exact, int n_group)
     static const int blocks[] = { 1, 3, 16, 72 }, odd[] = { 1, 33, 515, 4104 };
     static const int widths[] = { 1, 6, 130, 31 };
     for (size_t t = 0; t < COUNT_OF(weight_types); t++)
-        for (size_t n = 0; n < COUNT_OF(row_counts); n++)
+        for (size_t n = 0; n < n_row_count; n++)
             for (int fill = 0; fill < N_FILL; fill++) {
                 enum dtype type = weight_types[t];
                 int block = type == DT_FP4 ? 32 : dtype_info((int)type)->block;
@@ -255,7 +255,7 @@ static void products_case(int n_row, int n, enum fill fill)
 static void test_products(void **state)
 {
     (void)state;
-    for (size_t n = 0; n < COUNT_OF(row_counts); n++)
+    for (size_t n = 0; n < n_row_count; n++)
         for (int fill = 0; fill < N_FILL; fill++)
             products_case(row_counts[n], 1 + roll(N_PRODUCT), (enum fill)fill);
 }
@@ -431,7 +431,7 @@ static void test_gated(void **state)
 {
     (void)state;
     for (size_t t = 0; t < COUNT_OF(weight_types); t++)
-        for (size_t n = 0; n < COUNT_OF(row_counts); n++)
+        for (size_t n = 0; n < n_row_count; n++)
             gated_case(weight_types[t], weight_types[t], row_counts[n],
                        (enum fill)((t + n) % FILL_INFINITE));
     gated_case(DT_Q8_0, DT_Q4_K, 3, FILL_RANDOM);
@@ -501,7 +501,7 @@ static void test_experts(void **state)
         { DT_F32, DT_F32 }, { DT_Q8_0, DT_F16 }, { DT_F8_E4M3, DT_Q6_K },
     };
     for (size_t t = 0; t < COUNT_OF(pairs); t++)
-        for (size_t n = 0; n < COUNT_OF(row_counts); n++)
+        for (size_t n = 0; n < n_row_count; n++)
             experts_case(pairs[t][0], pairs[t][1], row_counts[n], (enum fill)((t + n) % N_FILL));
     experts_case(DT_IQ2_XXS, DT_Q2_K, 170, FILL_RANDOM);
 }

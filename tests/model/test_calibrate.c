@@ -512,10 +512,10 @@ static bool stop_soon(void *user, double share, int64_t n_token)
 }
 
 /* every: how often progress is shown between two stops. */
-static void stop_often(struct calibrate_options job, int every)
+static void stop_often(struct calibrate_options job, int max_rows, int every)
 {
     struct err e = { 0 };
-    dstar_engine *engine = open_engine("cpu", 7, 1);
+    dstar_engine *engine = open_engine("cpu", max_rows, 1);
     job.out = in_dir("whole.gguf");
     job.hessian = in_dir("whole_h.gguf");
     run(engine, &job);
@@ -547,7 +547,7 @@ static void resume(void **state)
     struct calibrate_options job = job_of(corpus, 1, NULL);
     job.answer = 4;
     job.temperature = 1;
-    stop_often(job, 20);
+    stop_often(job, 7, 20);
 }
 
 static void resume_own(void **state)
@@ -557,7 +557,7 @@ static void resume_own(void **state)
     struct calibrate_options job = job_of(corpus, 1, NULL);
     job.own_layer = (const int[]){ 2 };
     job.n_own_layer = 1;
-    stop_often(job, 150);
+    stop_often(job, 64, 45);
 }
 
 static void refuses(dstar_engine *engine, const struct calibrate_options *job, int code,

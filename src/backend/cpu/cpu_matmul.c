@@ -7,6 +7,7 @@
 #include "cpu_ops_impl.h"
 
 #define SLAB_BYTES 65536
+#define LONG_BYTES (8 * SLAB_BYTES) /* of one row: little of what is fetched ahead is another's */
 #define AHEAD_BYTES 40960 /* rows longer than a quarter of this are fetched well without help */
 #define MANY_ROWS 256 /* rows of a slab where activations fill the cache rather than weights */
 #define DIRECT_X 4 /* activation rows up to which widening floats on the fly is cheaper */
@@ -150,7 +151,8 @@ static void slab_task(void *ctx, int task, int worker)
 
 int cpu_slab_rows(const struct cpu *c, const struct tensor *w, int rows, int n_x)
 {
-    size_t fit = SLAB_BYTES / dtype_bytes(w->type, (size_t)w->cols);
+    size_t bytes = n_x == 1 ? LONG_BYTES : SLAB_BYTES;
+    size_t fit = bytes / dtype_bytes(w->type, (size_t)w->cols);
     int fair = rows / (4 * pool_size(c->pool));
     int n = MIN((int)MIN(fit, 4096), fair);
     if (fair >= BAND_W && c->k.product[TYPE_SLOT(w->type)].band) {

@@ -268,7 +268,8 @@ static void down_task(void *ctx, int task, int worker)
 
 static void cut(struct experts *p, const struct tensor *w)
 {
-    p->slab_rows = MIN(MAX_SLAB, cpu_slab_rows(p->c, w, w->rows, 1));
+    int n_x = MIN(p->x->rows, 2); /* one, or a few for each expert */
+    p->slab_rows = MIN(MAX_SLAB, cpu_slab_rows(p->c, w, w->rows, n_x));
     p->n_slab = (w->rows + p->slab_rows - 1) / p->slab_rows;
 }
 

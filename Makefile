@@ -31,8 +31,8 @@ CMD_SRC := $(wildcard src/cmd/*.c)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
 CMD_OBJ := $(CMD_SRC:%.c=$(BUILD)/%.o)
 
-# NVIDIA GPUs, with CUDA=1: for the GPU of this machine or else a
-# data centre's, and for all later ones through PTX.
+# NVIDIA GPUs, with CUDA=1: for the GPU of this machine or else a data centre's, and for all later
+# ones through PTX.
 NVCC      ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
 CUDA      ?= 0
 CUDA_SRC  := $(wildcard src/backend/cuda/*.cu)

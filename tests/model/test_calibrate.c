@@ -511,7 +511,7 @@ static bool stop_soon(void *user, double share, int64_t n_token)
     return --stop_in <= 0;
 }
 
-/* every: how often progress is shown between two stops. */
+/* max_rows: of a step; every: how often progress is shown between two stops. */
 static void stop_often(struct calibrate_options job, int max_rows, int every)
 {
     struct err e = { 0 };

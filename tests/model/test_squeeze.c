@@ -349,7 +349,7 @@ static int live_in(const struct squeeze *group)
         return NOT_SO;
     pressure_read(&p, "");
     if (p.limit != 256 * MIB || p.free < 64 * MIB)
-        return NOT_HERE; /* another limit holds, or a sanitizer takes it all */
+        return NOT_HERE; /* another limit holds */
     if (slots_of(en.store)->n_open != slots_of(en.store)->n_slot)
         return NOT_SO;
     pid_t other = neighbour(p.free - 3 * MIB, &ready);

@@ -68,16 +68,20 @@ struct few_list {
     const struct cu_tables *tables;
 };
 
-/* Q8_0 and F16, as nearly all lists have them: few registers, and little code to fetch. */
+/* As nearly all lists have them: few registers, and little code to fetch. */
+__host__ __device__ __forceinline__ bool is_plain(int type)
+{
+    return type == DT_Q8_0 || type == DT_F16;
+}
+
 template <int n_x>
-__device__ __forceinline__ bool plain_job(const struct few_list *l, const struct cu_few *f,
+__device__ __forceinline__ void plain_job(const struct few_list *l, const struct cu_few *f,
                                           int block)
 {
     if (f->type == DT_Q8_0)
         few_packed<DT_Q8_0, n_x>(f, block, l->tables);
-    else if (f->type == DT_F16)
+    else
         few_numbers<DT_F16, n_x>(f, block);
-    return f->type == DT_Q8_0 || f->type == DT_F16;
 }
 
 template <int n_x>
@@ -104,7 +108,9 @@ list_kernel(const __grid_constant__ few_list l)
     while (block >= l.job[j].n_block)
         block -= l.job[j++].n_block;
     const struct cu_few *f = &l.job[j];
-    if (!plain_job<n_x>(&l, f, block) && !plain)
+    if (plain || is_plain(f->type))
+        plain_job<n_x>(&l, f, block);
+    else
         rare_job<n_x>(&l, f, block);
 }
 
@@ -122,7 +128,7 @@ static void launch_list(struct dev *d, const struct few_list *l, int n_block, si
 {
     bool plain = true;
     for (int j = 0; j < l->n; j++)
-        plain = plain && (l->job[j].type == DT_Q8_0 || l->job[j].type == DT_F16);
+        plain = plain && is_plain(l->job[j].type);
     if (plain)
         launch_as<n_x, true>(d, l, n_block, shared);
     else

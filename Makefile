@@ -1,6 +1,6 @@
 # Dwarf Star. `make help` lists the targets. GNU make 4 or newer; one file, not recursive: where a
 # target calls make again, it builds the same tree in another folder or after installing packages.
-# Variables worth setting: BUILD CC CFLAGS PREFIX DESTDIR STATIC=1 WERROR=1 FUZZ_SECONDS TESTDATA;
+# Variables worth setting: BUILD CC CFLAGS PREFIX DESTDIR STATIC=1 CUDA=0 WERROR=1 FUZZ_SECONDS TESTDATA;
 # V=1 shows the commands.
 
 BUILD      ?= build
@@ -31,13 +31,23 @@ CMD_SRC := $(wildcard src/cmd/*.c)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
 CMD_OBJ := $(CMD_SRC:%.c=$(BUILD)/%.o)
 
-# NVIDIA GPUs, with CUDA=1: for the GPU of this machine or else a data centre's, and for all later
-# ones through PTX.
-NVCC      ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
-CUDA      ?= 0
+# NVIDIA GPUs, where an nvcc for C++20 is found and unless CUDA=0: for the GPU of this machine or else a data
+# centre's, and for all later ones through PTX. Only the program and the libraries for others have
+# them; what cuda_none.c defines instead is the same to all other files.
+ifndef NVCC
+NVCC      := $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
+endif
+CUDA      ?= $(if $(shell $(NVCC) --help 2>/dev/null | grep -o 'c++20'),1,0)
 CUDA_SRC  := $(wildcard src/backend/cuda/*.cu)
-CUDA_OBJ  := $(if $(filter 1,$(CUDA)),$(CUDA_SRC:%.cu=$(BUILD)/%.o))
-LIB_OBJ   += $(CUDA_OBJ)
+ifeq ($(CUDA),1)
+ifeq ($(NVCC),)
+$(error CUDA=1: nvcc is neither on the path nor in /usr/local/cuda/bin; NVCC= says where it is)
+endif
+CUDA_OBJ  := $(CUDA_SRC:%.cu=$(BUILD)/%.o)
+endif
+# Files with and without are told apart by this one's time.
+CUDA_IS   := $(BUILD)/.cuda-is-$(if $(CUDA_OBJ),on,off)
+PUBLIC_OBJ = $(CUDA_OBJ) $(if $(CUDA_OBJ),$(filter-out %/cuda_none.o,$(LIB_OBJ)),$(LIB_OBJ))
 DIRS      += src/backend/cuda
 # The same files for the emulator that tests them.
 EMULATED  := $(CUDA_SRC:%.cu=$(BUILD)/emulated/%.o) $(BUILD)/emulated/tests/cuda/emulator.o
@@ -57,7 +67,6 @@ HAVE_URING := $(call have,liburing)
 LIB_PKGS   := $(CORE_PKGS) $(if $(HAVE_URING),liburing)
 
 FEATURES   := $(if $(HAVE_EDIT),-DHAVE_EDIT) $(if $(HAVE_URING),-DHAVE_URING)
-FEATURES   += $(if $(CUDA_OBJ),-DHAVE_CUDA)
 PKG_FLAGS  := $(call pkg,--cflags $(LIB_PKGS) $(if $(HAVE_EDIT),libedit))
 
 # STATIC=1: the program depends on libc alone. Static libraries of others cannot go into a shared
@@ -73,7 +82,6 @@ ifneq ($(CUDA_OBJ),)
 CUDA_HOME := $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
 CUDA_LIBS := $(addprefix -L,$(wildcard $(CUDA_HOME)/lib64 $(CUDA_HOME)/lib)) -lcudart_static \
              -ldl -lrt
-LIBS      += $(CUDA_LIBS)
 endif
 EDIT_LIBS := $(if $(HAVE_EDIT),$(call linked,libedit))
 
@@ -124,9 +132,17 @@ $(BUILD)/%.o: %.c Makefile | $(BUILD)/.packages
 	$(call SAY,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) -c $< -o $@
 
+$(CUDA_IS):
+	@mkdir -p $(@D)
+	@rm -f $(BUILD)/.cuda-is-* && touch $@
+
+# Else .SECONDARY would forgive that it is missing.
+.PHONY: $(filter-out $(wildcard $(CUDA_IS)),$(CUDA_IS))
+
 # The runtime is linked in and finds the driver when a GPU is opened: without one the program runs.
-CUDA_FOUND := $(if $(CUDA_OBJ),$(subst .,,$(firstword $(shell nvidia-smi \
-                  --query-gpu=compute_cap --format=csv,noheader 2>/dev/null))))
+# The machine is asked once, and only where kernels are compiled.
+CUDA_FOUND  = $(eval CUDA_FOUND := $(subst .,,$(firstword $(shell nvidia-smi \
+                  --query-gpu=compute_cap --format=csv,noheader 2>/dev/null))))$(CUDA_FOUND)
 CUDA_ARCH  ?= $(or $(CUDA_FOUND),90a)
 CUDA_PTX   ?= 80
 code        = -gencode=arch=compute_$(1)$(comma)code=$(2)_$(1)
@@ -147,7 +163,7 @@ $(CUDA_OBJ): $(BUILD)/%.o: %.cu Makefile | $(BUILD)/.packages
 	$(call SAY,NVCC)
 	$(Q)$(NVCC) $(CUDA_FLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
 
-# For our own program and tests: every symbol between files.
+# For our own program and tests: every symbol between files; of GPUs, that there are none.
 $(BUILD)/libinternal.a: $(LIB_OBJ)
 	@rm -f $@
 	$(call SAY,AR)
@@ -157,8 +173,8 @@ $(BUILD)/libinternal.a: $(LIB_OBJ)
 WHOLE := $(if $(findstring -fsanitize,$(LDFLAGS)),,-Wl,-z,defs)
 
 # For others: one object in which only what dwarfstar.h exports is visible.
-$(BUILD)/dwarfstar.o: $(LIB_OBJ)
-	$(Q)$(CC) -r -nostdlib $^ -o $@
+$(BUILD)/dwarfstar.o: $(PUBLIC_OBJ) $(CUDA_IS)
+	$(Q)$(CC) -r -nostdlib $(PUBLIC_OBJ) -o $@
 	$(Q)$(OBJCOPY) --localize-hidden $@
 
 $(BUILD)/libdwarfstar.a: $(BUILD)/dwarfstar.o
@@ -166,18 +182,19 @@ $(BUILD)/libdwarfstar.a: $(BUILD)/dwarfstar.o
 	$(call SAY,AR)
 	$(Q)$(AR) rcs $@ $^
 
-$(BUILD)/libdwarfstar.so: $(LIB_OBJ)
+$(BUILD)/libdwarfstar.so: $(PUBLIC_OBJ) $(CUDA_IS)
 	$(call SAY,LINK)
-	$(Q)$(CC) $(LDFLAGS) -shared -Wl,-soname,$(SONAME) $(WHOLE) $^ -o $@ $(LIBS)
+	$(Q)$(CC) $(LDFLAGS) -shared -Wl,-soname,$(SONAME) $(WHOLE) $(PUBLIC_OBJ) -o $@ $(LIBS) \
+		$(CUDA_LIBS)
 
-$(BUILD)/dstar: $(CMD_OBJ) $(BUILD)/libinternal.a
+$(BUILD)/dstar: $(CMD_OBJ) $(CUDA_OBJ) $(BUILD)/libinternal.a $(CUDA_IS)
 	$(call SAY,LINK)
-	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(LIBS) $(EDIT_LIBS)
+	$(Q)$(CC) $(LDFLAGS) $(filter %.o %.a,$^) -o $@ $(LIBS) $(CUDA_LIBS) $(EDIT_LIBS)
 
 # As any user of the library builds.
 $(EXAMPLES): $(BUILD)/%: examples/%.c $(BUILD)/libdwarfstar.a
 	$(call SAY,LINK)
-	$(Q)$(CC) $(WARN) $(CFLAGS) -Iinclude $< $(LDFLAGS) $(BUILD)/libdwarfstar.a -o $@ $(LIBS)
+	$(Q)$(CC) $(WARN) $(CFLAGS) -Iinclude $< $(LDFLAGS) $(BUILD)/libdwarfstar.a -o $@ $(LIBS) $(CUDA_LIBS)
 
 # Derived again when the checkpoint or what derives it changes, not whenever the program is linked.
 # The bundled model has two bits for its experts; tests compare with one in which nothing is lost.
@@ -235,9 +252,9 @@ $(BUILD)/tests/cuda/on_card.o $(CARD_TESTS:%=%.o):
 	$(Q)$(CC) $(ALL_CFLAGS) -DCUDA_ON_CARD -Itests -c $< -o $@
 
 CARD_TESTS += $(BUILD)/tests/cuda/on_card
-$(CARD_TESTS): %: %.o $(BUILD)/libinternal.a
+$(CARD_TESTS): %: %.o $(CUDA_OBJ) $(BUILD)/libinternal.a
 	$(call SAY,TEST)
-	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(LIBS) -lcmocka
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(LIBS) $(CUDA_LIBS) -lcmocka
 
 # The encoder that the proof compares with.
 $(BUILD)/tools/proof/published: tools/proof/published.c $(BUILD)/libinternal.a
@@ -295,7 +312,7 @@ cuda-all:  ## compile the CUDA kernels for every architecture we know, and one f
 	else echo '$(CUDA_ARM) was not found: nothing was compiled for AArch64 hosts'; fi
 
 cuda-objects: $(CUDA_OBJ)
-	@test -n '$^' || { echo 'nvcc was not found' >&2; exit 1; }
+	@test -n '$^' || printf 'nothing compiled: nvcc was not found\n0 passed, 0 failed, 1 skipped\n'
 
 .PHONY: test-emulated check-emulated test-cuda check-cuda cuda-all cuda-objects
 
@@ -303,7 +320,7 @@ SAN := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-po
 test-san:  ## the same tests under the address and undefined-behaviour sanitizers (build-san)
 	@tools/setup build edit uring test
 	@LSAN_OPTIONS=suppressions=$(CURDIR)/tests/leaks.txt:print_suppressions=0 \
-		$(AGAIN) check BUILD=$(BUILD)-san CFLAGS="-O2 -g $(SAN)" LDFLAGS="$(LDFLAGS) $(SAN)"
+		$(AGAIN) check BUILD=$(BUILD)-san CUDA=0 CFLAGS="-O2 -g $(SAN)" LDFLAGS="$(LDFLAGS) $(SAN)"
 
 # Fuzzing needs clang. The committed corpus is only read; what is found goes to the build folder.
 FUZZ_SECONDS ?= 60
@@ -312,7 +329,7 @@ FUZZ_SAN     := -fsanitize=address,undefined -fno-sanitize-recover=all
 
 fuzz:  ## run every fuzz target for FUZZ_SECONDS=60 (clang; build-fuzz)
 	@tools/setup build clang
-	@$(AGAIN) fuzz-all BUILD=$(BUILD)-fuzz CC=clang CFLAGS="-O1 -g $(FUZZ_SAN) \
+	@$(AGAIN) fuzz-all BUILD=$(BUILD)-fuzz CUDA=0 CC=clang CFLAGS="-O1 -g $(FUZZ_SAN) \
 		-fsanitize=fuzzer-no-link" LDFLAGS="$(LDFLAGS) $(FUZZ_SAN)"
 
 $(BUILD)/fuzz_%: tests/fuzz/fuzz_%.c $(BUILD)/libinternal.a
@@ -331,7 +348,7 @@ ARM_LIB     = $(ARM_SYSROOT)/usr/lib/aarch64-linux-gnu
 test-arm:  ## unit, op and model tests for AArch64 under an emulator (build-arm)
 	@tools/setup build test arm
 	@tools/arm_sysroot $(ARM_SYSROOT)
-	@PKG_CONFIG_LIBDIR=$(ARM_LIB)/pkgconfig $(AGAIN) check-arm BUILD=$(BUILD)-arm \
+	@PKG_CONFIG_LIBDIR=$(ARM_LIB)/pkgconfig $(AGAIN) check-arm BUILD=$(BUILD)-arm CUDA=0 \
 		CC=aarch64-linux-gnu-gcc AR=aarch64-linux-gnu-ar \
 		CFLAGS="$(CFLAGS) -isystem $(ARM_SYSROOT)/usr/include" \
 		LDFLAGS="-L$(ARM_LIB) -Wl,-rpath,$(abspath $(ARM_LIB))"
@@ -378,7 +395,7 @@ ifdef SHARED
 	ln -sf $(SONAME) $(TO)/lib/libdwarfstar.so
 endif
 	sed -e 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' \
-		-e 's|@PACKAGES@|$(LIB_PKGS)|' tools/dwarfstar.pc.in \
+		-e 's|@PACKAGES@|$(LIB_PKGS)|; s|@PRIVATE@|$(strip -lm -lpthread $(CUDA_LIBS))|' tools/dwarfstar.pc.in \
 		> $(TO)/lib/pkgconfig/dwarfstar.pc
 	install -m 644 man/dstar.1 $(TO)/share/man/man1/
 	install -m 644 completions/dstar.bash $(TO)/share/bash-completion/completions/dstar
@@ -432,5 +449,5 @@ help:  ## list the targets
 .DEFAULT_GOAL := all
 .SECONDARY:
 
--include $(LIB_OBJ:.o=.d) $(EMULATED:.o=.d) $(CMD_OBJ:.o=.d) $(TESTS:=.d) $(REPLAYS:=.d) \
+-include $(LIB_OBJ:.o=.d) $(CUDA_OBJ:.o=.d) $(EMULATED:.o=.d) $(CMD_OBJ:.o=.d) $(TESTS:=.d) $(REPLAYS:=.d) \
          $(FUZZERS:=.d) $(CUDA_TESTS:=.d) $(CARD_TESTS:=.d)

@@ -19,45 +19,6 @@ static int ref_open(struct dev **out, struct err *e)
     return 0;
 }
 
-#ifdef HAVE_CUDA
-
-static int open_cuda(struct dev **d, int index, const struct backend_options *opt, struct err *e)
-{
-    return cuda_open(d, index, opt, e);
-}
-
-static void close_cuda(struct dev *d)
-{
-    cuda_close(d);
-}
-
-static const char *describe_cuda(const struct dev *d)
-{
-    return cuda_describe(d);
-}
-
-#else
-
-static int open_cuda(struct dev **d, int index, const struct backend_options *opt, struct err *e)
-{
-    (void)d;
-    (void)opt;
-    return err_set(e, ERR_UNSUPPORTED, "device cuda:%d: this program was built without CUDA",
-                   index);
-}
-
-static void close_cuda(struct dev *d)
-{
-    (void)d;
-}
-
-static const char *describe_cuda(const struct dev *d)
-{
-    return d->name;
-}
-
-#endif
-
 /* The N of "cuda:N", 0 for "cuda"; -1: something else. */
 static int gpu_of(const char *name)
 {
@@ -76,7 +37,7 @@ int dev_open(struct dev **d, const char *name, const struct backend_options *opt
     if (strcmp(name, "cpu") == 0 || strcmp(name, "auto") == 0)
         return cpu_open(d, opt, e);
     if (gpu_of(name) >= 0)
-        return open_cuda(d, gpu_of(name), opt, e);
+        return cuda_open(d, gpu_of(name), opt, e);
     return err_set(e, ERR_ARGUMENT, "device \"%s\" is not known; there are \"cpu\", \"cuda\", "
                    "\"cuda:1\" and so on, and \"ref\"", name);
 }
@@ -84,7 +45,7 @@ int dev_open(struct dev **d, const char *name, const struct backend_options *opt
 void dev_close(struct dev *d)
 {
     if (d && dev_is_apart(d))
-        close_cuda(d);
+        cuda_close(d);
     else if (d && d->impl)
         cpu_close(d);
     else
@@ -94,7 +55,7 @@ void dev_close(struct dev *d)
 const char *dev_describe(const struct dev *d)
 {
     if (dev_is_apart(d))
-        return describe_cuda(d);
+        return cuda_describe(d);
     return d->impl ? cpu_describe(d) : "scalar definition, 1 thread";
 }
 

@@ -89,6 +89,7 @@ struct emu_machine {
     size_t dynamic_bytes, shared_bytes, used_bytes; /* shared: to be poisoned */
     alignas(256) uint8_t shared[EMU_SHARED], dynamic[EMU_DYNAMIC];
     size_t memory_bytes; /* what the GPU says it has */
+    bool no_driver;
 };
 extern emu_machine emu;
 
@@ -421,7 +422,8 @@ template <class T> static inline T __ldg(const T *p) { return *p; }
 typedef int cudaError_t;
 typedef int cudaStream_t;
 typedef timespec *cudaEvent_t;
-enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorLaunchFailure = 719,
+enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorInsufficientDriver = 35,
+       cudaErrorLaunchFailure = 719,
        cudaErrorStreamCaptureUnsupported = 900, cudaErrorStreamCaptureInvalidated = 901 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDefault };
 struct cudaDeviceProp {
@@ -430,7 +432,12 @@ struct cudaDeviceProp {
     size_t sharedMemPerBlockOptin, sharedMemPerMultiprocessor;
 };
 
-static inline cudaError_t cudaGetDeviceCount(int *n) { *n = 1; return 0; }
+static inline cudaError_t cudaDriverGetVersion(int *v) { *v = emu.no_driver ? 0 : 13000; return 0; }
+static inline cudaError_t cudaGetDeviceCount(int *n)
+{
+    *n = !emu.no_driver;
+    return emu.no_driver ? cudaErrorInsufficientDriver : 0;
+}
 static inline cudaError_t cudaSetDevice(int) { return 0; }
 static inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int)
 {

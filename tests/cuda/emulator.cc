@@ -67,6 +67,12 @@ extern "C" void emu_set_memory(size_t bytes)
     emu.memory_bytes = bytes;
 }
 
+/* A machine without a GPU. */
+extern "C" void emu_set_no_driver(bool none)
+{
+    emu.no_driver = none;
+}
+
 /* Before anything asks. */
 __attribute__((constructor)) static void start()
 {

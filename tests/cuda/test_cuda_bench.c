@@ -15,12 +15,6 @@
 
 #ifndef CUDA_ON_CARD
 void emu_set_memory(size_t bytes);
-
-/* The archive's may be without CUDA. */
-#ifndef HAVE_CUDA
-#define HAVE_CUDA
-#endif
-#include "../../src/backend/backend.c"
 #endif
 
 #include <math.h>

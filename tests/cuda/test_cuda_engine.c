@@ -18,12 +18,6 @@
 #include "dwarfstar.h"
 #include "measure.h"
 
-/* The archive's may be without CUDA. */
-#ifndef HAVE_CUDA
-#define HAVE_CUDA
-#endif
-#include "../../src/backend/backend.c"
-
 #define MAX_KL 1e-4 /* nats, mean of the tokens */
 #define MARGIN .05 /* of log probabilities, above which the best token must be the same */
 

@@ -10,12 +10,7 @@
 #include "dwarfstar.h"
 #include "net.h"
 
-#ifndef CUDA_ON_CARD /* the archive's may be without CUDA */
-#ifndef HAVE_CUDA
-#define HAVE_CUDA
-#endif
-#include "../../src/backend/backend.c"
-
+#ifndef CUDA_ON_CARD
 static const char *const folders[] = { "nano" };
 static const int chunks[] = { 700, 7 };
 #else

@@ -15,12 +15,6 @@
 #include "measure.h"
 #include "session.h"
 
-/* The archive's may be without CUDA. */
-#ifndef HAVE_CUDA
-#define HAVE_CUDA
-#endif
-#include "../../src/backend/backend.c"
-
 /* The emulator's. 1: the next capture fails, 2: the next launch of a graph. */
 void emu_set_fault(int which);
 int emu_take_replays(void);

@@ -12,12 +12,6 @@
 #include "dwarfstar.h"
 #include "synth.h"
 
-/* The archive's may be without CUDA. */
-#ifndef HAVE_CUDA
-#define HAVE_CUDA
-#endif
-#include "../../src/backend/backend.c"
-
 static const enum dtype types[] = { DT_Q8_0, DT_Q2_K, DT_Q4_K, DT_IQ2_XXS, DT_MXFP4,
                                     DT_FP4,  DT_F8_E4M3, DT_F32, DT_F16, DT_BF16 };
 

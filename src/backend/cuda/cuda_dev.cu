@@ -21,13 +21,20 @@ static int failed(struct err *e, cudaError_t code, const char *what)
                    cudaGetErrorString(code));
 }
 
+/* The runtime takes a missing driver for an old one. */
+static const char *why_none(cudaError_t code)
+{
+    int version = 0;
+    cudaDriverGetVersion(&version);
+    return version == 0 ? "no NVIDIA driver was found" : cudaGetErrorString(code);
+}
+
 static int choose_gpu(struct cuda *c, int index, struct err *e)
 {
     int n = 0;
     cudaError_t code = cudaGetDeviceCount(&n);
     if (code != cudaSuccess)
-        return err_set(e, ERR_UNSUPPORTED, "device cuda: no GPU can be used: %s",
-                       cudaGetErrorString(code));
+        return err_set(e, ERR_UNSUPPORTED, "device cuda: no GPU can be used: %s", why_none(code));
     if (index >= n)
         return err_set(e, ERR_UNSUPPORTED, "device cuda:%d: there are %d GPUs", index, n);
     code = cudaSetDevice(index);

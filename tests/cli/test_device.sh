@@ -1,0 +1,55 @@
+#!/bin/sh
+# test_device.sh - a program built with CUDA starts and computes where there is no GPU, and says so
+# in one line when one is asked for; a build folder is made anew when CUDA=1 becomes CUDA=0.
+set -u
+build=${DSTAR_BUILD:-build}
+dstar=$build/dstar
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+n=0
+
+# check WHAT COMMAND...: one case
+check() {
+    what=$1
+    shift
+    n=$((n + 1))
+    if "$@" >"$work/out" 2>&1; then
+        echo "ok $n - $what"
+    else
+        echo "not ok $n - $what"
+        sed 's/^/# /' "$work/out" | tail -n 20
+    fi
+}
+
+# Nobody sees a GPU from here on.
+CUDA_VISIBLE_DEVICES=''
+export CUDA_VISIBLE_DEVICES
+
+if [ -f "$build/.cuda-is-on" ]; then
+    is=1 other=0 why='device cuda: no GPU can be used: '
+else
+    is=0 other=1 why='this program was built without CUDA$'
+fi
+on() { "$dstar" run --device "$1" --temp 0 --max-tokens 8 Hello; }
+refuses() {
+    on "$1" >"$work/said" 2>&1
+    status=$?
+    cat "$work/said"
+    [ $status = 1 ] && [ "$(wc -l <"$work/said")" = 1 ] && grep -q "^dstar: .*$why" "$work/said"
+}
+check 'it computes without a GPU' sh -c "'$dstar' run --temp 0 --max-tokens 8 Hello | grep -q ."
+check 'one line says that there is no GPU' refuses cuda
+check 'no second one either' refuses cuda:1
+
+# What make would do, with nothing done.
+makes() { make --no-print-directory -n "BUILD=$build" NVCC=nvcc "CUDA=$1" "$build/dstar"; }
+links() {
+    makes "$1" >"$work/made" 2>&1
+    cat "$work/made"
+    grep -q -- "-o $build/dstar" "$work/made"
+}
+kept() { ! links "$1"; }
+changes() { links $other && [ "$(grep -c cudart_static "$work/made")" = "$other" ]; }
+check 'nothing is linked again as long as CUDA stays' kept $is
+check 'it is when CUDA changes, with its runtime or without' changes
+echo "1..$n"

@@ -4,6 +4,7 @@
  * activation rows pass, and so that threads finish together. Weights a kernel cannot read
  * directly are unpacked four rows at a time; so are narrow floats once several rows share the
  * work, which changes no bit. */
+#include "cpu_fetch.h"
 #include "cpu_ops_impl.h"
 
 #define SLAB_BYTES 65536
@@ -21,6 +22,13 @@ static void set_weights(struct tile *t, const struct tensor *w, int first, int n
         t->w[j] = tensor_row(w, r);
         t->scale[j] = tensor_scale(w, r);
     }
+}
+
+/* Pages of the tile that comes two tiles after row r of the slab; at its begin those before too. */
+static void fetch_tile(const struct slab *s, int r)
+{
+    size_t tile = s->w->pitch * TILE_W, from = r > 0 ? 2 * tile : 0;
+    fetch_pages((uintptr_t)tensor_row(s->w, s->first + r) + from, 3 * tile - from);
 }
 
 /* The same rows as float32. */
@@ -92,6 +100,7 @@ void cpu_slab(const struct slab *s)
         set_activations(&t, s, i);
         for (int r = 0; r < s->n; r += TILE_W) {
             t.at = s->at + r;
+            fetch_tile(s, r);
             if (decode)
                 set_decoded(&t, s, s->first + r, MIN(TILE_W, s->n - r));
             else

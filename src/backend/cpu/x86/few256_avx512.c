@@ -76,6 +76,8 @@ static ALWAYS_INLINE void run_quad(struct stage *s, int quad, int n_x, struct fo
     int in_half = quad % (HALF / QUAD);
     s->distance = fetch_distance(b, quad, at, (size_t)s->n * f.bytes,
                                  (size_t)(b->k / 256) * f.bytes);
+    if (s->block == 0)
+        fetch_quad(b, quad);
     UNROLL for (int j = 0; j < QUAD; j++)
         block[j] = b->w[QUAD * quad + j] + at;
     for (int t = 0; t < s->n; t++) {

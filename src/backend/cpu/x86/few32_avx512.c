@@ -102,6 +102,8 @@ static ALWAYS_INLINE void run_quad(struct stage *s, int quad, int n_x, struct fo
     size_t at = (size_t)s->block * f.bytes;
     q.distance = fetch_distance(b, quad, at, (size_t)(s->n * TURN) * f.bytes,
                                 (size_t)(b->k / 32) * f.bytes);
+    if (s->block == 0)
+        fetch_quad(b, quad);
     UNROLL for (int j = 0; j < QUAD; j++) {
         q.w[j] = b->w[QUAD * quad + j] + at;
         if (f.scale_bytes)

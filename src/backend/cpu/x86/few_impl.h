@@ -6,6 +6,7 @@
 #define DS_FEW_IMPL_H
 
 #include "avx512_impl.h"
+#include "cpu_fetch.h"
 
 #define HALF 16 /* weight rows whose sums make a vector */
 
@@ -82,6 +83,13 @@ static ALWAYS_INLINE size_t fetch_distance(const struct band *b, int quad, size_
         return (uintptr_t)b->w[QUAD * (quad + 1)] - here;
     size_t go_on = at + n < row_bytes ? n : b->ahead - at;
     return (uintptr_t)b->w[0] - here + go_on;
+}
+
+/* Pages of the quad after the next. */
+static ALWAYS_INLINE void fetch_quad(const struct band *b, int quad)
+{
+    size_t bytes = b->ahead / N_QUAD;
+    fetch_pages((uintptr_t)b->w[0] + (size_t)(quad + 2) * bytes, bytes);
 }
 
 static ALWAYS_INLINE void fetch_lines(const uint8_t *row, size_t distance, size_t n)

@@ -90,7 +90,7 @@ enum dstar_part { DSTAR_ALL, DSTAR_TOKENS, DSTAR_PLAN };
 struct dstar_options {
     const char *model;     /* a .gguf file (any part of a split one) or a checkpoint folder */
     int part;              /* enum dstar_part */
-    const char *device;    /* "cpu" or NULL; "cuda", "cuda:1": a GPU; "ref": scalar, slow */
+    const char *device;    /* "cpu"; "cuda:0": a GPU; "ref": slow; NULL: a GPU if it pays (1 GB) */
     int threads;           /* 0: as many as the process may use */
     int exact;             /* 1: activations are never rounded to 8 bits */
     const char *cpu;       /* strongest instruction set: scalar avx2 avx512 amx neon; NULL: any */

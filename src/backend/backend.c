@@ -34,12 +34,12 @@ int dev_open(struct dev **d, const char *name, const struct backend_options *opt
     *d = NULL;
     if (strcmp(name, "ref") == 0)
         return ref_open(d, e);
-    if (strcmp(name, "cpu") == 0 || strcmp(name, "auto") == 0)
+    if (strcmp(name, "cpu") == 0)
         return cpu_open(d, opt, e);
     if (gpu_of(name) >= 0)
         return cuda_open(d, gpu_of(name), opt, e);
-    return err_set(e, ERR_ARGUMENT, "device \"%s\" is not known; there are \"cpu\", \"cuda\", "
-                   "\"cuda:1\" and so on, and \"ref\"", name);
+    return err_set(e, ERR_ARGUMENT, "device \"%s\" is not known; there are \"auto\", \"cpu\", "
+                   "\"cuda\", \"cuda:1\" and so on, and \"ref\"", name);
 }
 
 void dev_close(struct dev *d)

@@ -10,8 +10,8 @@ struct backend_options {
     bool exact;       /* never round activations to 8 bits */
 };
 
-/* "cpu", "ref" (the scalar definition), "cuda" or "cuda:N"; "auto": "cpu". The scratch arena is
- * still without memory. */
+/* "cpu", "ref" (the scalar definition), "cuda" or "cuda:N". The scratch arena is still without
+ * memory. */
 int dev_open(struct dev **d, const char *name, const struct backend_options *opt, struct err *e);
 void dev_close(struct dev *d);
 

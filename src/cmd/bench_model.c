@@ -39,6 +39,8 @@ static int make(struct bench_model *m)
     char *text = synth_fill_options(&s, &m->synth);
     s.n_thread = m->opts.threads;
     s.counted = strncmp(m->opts.device, "cuda", 4) == 0; /* made there */
+    if (strcmp(m->opts.device, "auto") == 0)
+        m->opts.device = "cpu"; /* where it is made */
     s.progress = show;
     s.user = &progress;
     progress_begin(&progress, "making a model", "", 0);

@@ -35,7 +35,7 @@ static const struct opt options[] = {
       "release whose words for thinking are used" },
     { "device", 0, OPT_TEXT, "DEVICE", AT(device), 0, 0, "auto",
       "what computes: cpu; cuda or cuda:N, an NVIDIA GPU; ref: the scalar definition, slow; auto: "
-      "the processor" },
+      "the first GPU if the model has 1 GB or more and fits, else the processor; -v says why" },
     { "cpu", 0, OPT_WORD, "scalar|avx2|avx512|amx|neon", AT(cpu), 0, 0, NULL,
       "strongest instruction set that may be used" },
 };

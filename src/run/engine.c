@@ -29,6 +29,7 @@
 #define ROWS_GPU 4096   /* an expert then has rows enough for a tile; halved while scratch takes */
 #define ROWS_GPU_LEAST 512 /* more than that share of the GPU's memory */
 #define GPU_SHARE 95 /* per cent of a GPU's free memory that is taken */
+#define GPU_WORTH ((size_t)1 << 30) /* a smaller model has answered before a GPU is open */
 #define CODE_BYTES ((size_t)8 << 20) /* of the program and its libraries in memory */
 
 /* ---- opening ------------------------------------------------------------------------------ */
@@ -86,11 +87,44 @@ static int isa_of(const char *name, unsigned *isa, struct err *e)
     return 0;
 }
 
+static size_t file_bytes(const struct engine *e)
+{
+    size_t sum = 0;
+    for (int i = 0; i < weights_n_file(e->files); i++)
+        sum += (size_t)weights_file_bytes(e->files, i);
+    return sum;
+}
+
+static bool is_auto(const struct dstar_options *o)
+{
+    return !o->device || strcmp(o->device, "auto") == 0;
+}
+
+/* Why the choice left to us is the processor; NULL: it is a GPU, and that is open. */
+static const char *open_gpu(struct engine *e, const struct dstar_options *o,
+                            const struct backend_options *b, struct err *err)
+{
+    if (o->cpu)
+        return "an instruction set was asked for";
+    if (file_bytes(e) < GPU_WORTH)
+        return "the model is small";
+    return dev_open(&e->dev, "cuda", b, err) < 0 ? err->text : NULL;
+}
+
 static int open_device(struct engine *e, const struct dstar_options *o, struct err *err)
 {
     struct backend_options b = { .n_thread = o->threads, .exact = o->exact };
+    struct err no_gpu = { 0 };
     TRY(isa_of(o->cpu, &b.isa, err));
-    return dev_open(&e->dev, o->device ? o->device : "cpu", &b, err);
+    if (!is_auto(o))
+        return dev_open(&e->dev, o->device, &b, err);
+    const char *why = open_gpu(e, o, &b, &no_gpu);
+    if (why) {
+        log_put(&e->log, LOG_INFO, "device auto: the processor: %s", why);
+        return dev_open(&e->dev, "cpu", &b, err);
+    }
+    log_put(&e->log, LOG_INFO, "device auto: %s", dev_describe(e->dev));
+    return 0;
 }
 
 static int open_tokenizer(struct engine *e, const struct dstar_options *o, struct err *err)
@@ -142,11 +176,10 @@ static int plan(struct engine *e, const struct dstar_options *o, struct err *err
         .memory_bytes = o->memory_bytes,
         .machine = cpu_memory_total(),
         .taken = cpu_rss().anonymous + CODE_BYTES,
+        .mapped = file_bytes(e),
         .max_mark = ENGINE_MARKS,
         .slack = ENGINE_SLACK,
     };
-    for (int i = 0; i < weights_n_file(e->files); i++)
-        ask.mapped += (size_t)weights_file_bytes(e->files, i);
     TRY(stream_list(e, o, &experts, err));
     expert_store_sizes(&experts, &ask.experts_least, &ask.experts_most);
     if (dev_is_apart(e->dev)) { /* the weights are there already */
@@ -275,7 +308,7 @@ static int load_model(struct engine *e, const struct dstar_options *o, struct er
     return model_load(e->model, &told, err);
 }
 
-int engine_open(struct engine *e, const struct dstar_options *o, struct err *err)
+static int open_all(struct engine *e, const struct dstar_options *o, struct err *err)
 {
     double start = clock_now_s();
     *e = (struct engine){ .log = { o->log, o->log_user } };
@@ -303,6 +336,20 @@ int engine_open(struct engine *e, const struct dstar_options *o, struct err *err
     }
     e->load_s = clock_now_s() - start;
     return progress(o, "ready", 1, err);
+}
+
+int engine_open(struct engine *e, const struct dstar_options *o, struct err *err)
+{
+    struct dstar_options near = *o;
+    int code = open_all(e, o, err);
+    bool refused = code == ERR_NO_MEMORY || code == ERR_UNSUPPORTED;
+    if (!refused || !is_auto(o) || !e->dev || !dev_is_apart(e->dev))
+        return code;
+    log_put(&e->log, LOG_INFO, "device auto: the processor: %s", err->text);
+    engine_close(e);
+    *err = (struct err){ 0 };
+    near.device = "cpu";
+    return open_all(e, &near, err);
 }
 
 void engine_close(struct engine *e)

@@ -15,6 +15,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "unit/scratch_dir.h"
+
 #include "dwarfstar.h"
 #include "measure.h"
 
@@ -218,6 +220,7 @@ static void measures_layers(void **state)
 
 #ifndef CUDA_ON_CARD
 void emu_set_memory(size_t bytes);
+void emu_set_no_driver(bool none);
 
 static void does_not_fit(void **state)
 {
@@ -234,6 +237,71 @@ static void does_not_fit(void **state)
     assert_non_null(strstr(error.text, "GB left"));
     emu_set_memory((size_t)4 << 30);
 }
+
+static char remarks[4096];
+
+static void remark(void *user, int level, const char *remark_text)
+{
+    size_t n = strlen(remarks);
+    (void)user;
+    (void)level;
+    snprintf(remarks + n, sizeof remarks - n, "%s\n", remark_text);
+}
+
+/* What is chosen for the model and what is said of it. */
+static void chooses(struct dstar_options *o, const char *device, const char *why)
+{
+    dstar_engine *e = NULL;
+    remarks[0] = 0;
+    if (dstar_open(&e, o, &error) < 0)
+        fail_msg("%s", error.text);
+    const char *is = dstar_engine_info(e)->device;
+    if (strncmp(is, device, strlen(device)) != 0 || !strstr(remarks, why))
+        fail_msg("expected %s: %s; it is %s, and was said:\n%s", device, why, is, remarks);
+    dstar_close(e);
+}
+
+/* A hole behind the bundled model makes it as large as one that is worth a GPU. */
+static void chooses_itself(void **state)
+{
+    (void)state;
+    struct dstar_options o;
+    struct scratch dir;
+    char command[1200], small[512];
+    scratch_open(&dir);
+    snprintf(small, sizeof small, "%s/pebble.gguf", getenv("DSTAR_BUILD"));
+    snprintf(command, sizeof command, "cp '%s' '%s'", small, scratch_file(&dir, "large.gguf"));
+    assert_int_equal(system(command), 0);
+    assert_int_equal(truncate(scratch_file(&dir, "large.gguf"), (off_t)1 << 30), 0);
+    dstar_options_init(&o);
+    o.log = remark;
+    o.ctx = 512;
+    o.model = small;
+    chooses(&o, "cpu", "device auto: the processor: the model is small");
+    o.model = scratch_file(&dir, "large.gguf");
+    chooses(&o, "cuda", "device auto: emulated GPU");
+    o.device = "auto";
+    chooses(&o, "cuda", "device auto: emulated GPU");
+    emu_set_memory(1 << 20);
+    chooses(&o, "cpu", "device auto: the processor: ");
+    assert_non_null(strstr(remarks, "device cuda has 0.00 GB left"));
+    emu_set_memory((size_t)20 << 20); /* for the weights, but not for so many conversations */
+    o.sessions = 8;
+    chooses(&o, "cpu", "device auto: the processor: ");
+    assert_non_null(strstr(remarks, "MiB of memory for 512 tokens"));
+    o.sessions = 1;
+    emu_set_memory((size_t)4 << 30);
+    o.cpu = "scalar";
+    chooses(&o, "cpu", "device auto: the processor: an instruction set was asked for");
+    o.cpu = NULL;
+    emu_set_no_driver(true);
+    chooses(&o, "cpu", "device auto: the processor: device cuda: no GPU can be used: no NVIDIA");
+    o.device = "cuda";
+    dstar_engine *none = NULL;
+    assert_int_equal(dstar_open(&none, &o, &error), DSTAR_UNSUPPORTED);
+    emu_set_no_driver(false);
+    scratch_close(&dir);
+}
 #endif
 
 int main(int argc, char **argv)
@@ -246,6 +314,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(measures_layers),
 #ifndef CUDA_ON_CARD
         cmocka_unit_test(does_not_fit),
+        cmocka_unit_test(chooses_itself),
 #endif
     };
     if (argc > 1)

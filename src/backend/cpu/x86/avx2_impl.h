@@ -60,19 +60,7 @@ static ALWAYS_INLINE __m128 f16_x4(const uint8_t *a, const uint8_t *b, const uin
     return _mm_cvtph_ps(v);
 }
 
-/* E8M0 bytes in four lanes to 2^(e - 128), half the scale: the weights are held doubled. */
-static ALWAYS_INLINE __m128 e8m0_half(__m128i e)
-{
-    __m128i bits = _mm_slli_epi32(e, 23);
-    __m128i least = _mm_and_si128(_mm_cmpeq_epi32(e, _mm_setzero_si128()),
-                                  _mm_set1_epi32(0x400000));
-    __m128i nan = _mm_and_si128(_mm_cmpeq_epi32(e, _mm_set1_epi32(255)),
-                                _mm_set1_epi32(0x7fc00000));
-    bits = _mm_or_si128(bits, _mm_or_si128(least, nan));
-    return _mm_mul_ps(_mm_castsi128_ps(bits), _mm_set1_ps(.5f));
-}
-
-/* The same in eight lanes. */
+/* E8M0 in eight lanes to 2^(e - 128), half the scale: the weights are held doubled. */
 static ALWAYS_INLINE __m256 e8m0_half_8(__m256i e)
 {
     __m256i bits = _mm256_slli_epi32(e, 23);

@@ -125,7 +125,7 @@ static ALWAYS_INLINE void f16_steps(float *d, const uint16_t *h)
                                       (const __m256i *)(h + half))));
 }
 
-/* As e8m0_half(). */
+/* As e8m0_half_8(). */
 static ALWAYS_INLINE __m512 e8m0_half_16(__m512i v)
 {
     __m512i bits = _mm512_slli_epi32(v, 23);

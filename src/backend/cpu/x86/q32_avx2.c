@@ -84,96 +84,127 @@ static void tile_q8_0(const struct tile *t)
 
 /* ---- MXFP4, FP4: two blocks at a time ------------------------------------------------------- */
 
-/* Blocks b and b + 1 of a row, one in each half: their 16 first columns, their 16 last. Numbers
- * are doubled, plus 12: pairs of products still fit 16 bits when two are added. */
-typedef void take_fn(__m256i w[2], const struct tile *t, int j, int b);
+/* A block of a row in each half: their 16 first columns, their 16 last. Numbers are doubled, plus
+ * 12: of four products the sum fits 16 bits, and so does twice that. */
+typedef void take_fn(__m256i w[2], __m256i codes);
+typedef __m128i scale_fn(const struct tile *t, int b); /* E8M0 in the low bytes of lanes */
 
 struct format_4 {
     take_fn *take;
-    step_fn *step;
-    size_t bytes;
+    scale_fn *scale;
+    size_t bytes, at; /* of a block; of its codes */
 };
 
-static ALWAYS_INLINE __m256i twice(const int16_t *lo, const int16_t *hi)
+static ALWAYS_INLINE __m256i halves(__m128i lo, __m128i hi)
 {
-    int32_t a, b;
-    memcpy(&a, lo, 4);
-    memcpy(&b, hi, 4);
-    return _mm256_set_m128i(_mm_set1_epi32(b), _mm_set1_epi32(a));
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(lo), hi, 1);
 }
 
-/* Sums of four rows: of block b in the lower half, of block b + 1 in the upper. */
-static ALWAYS_INLINE __m256i sum_pair(const struct tile *t, int i, int b, __m256i w[TILE_W][2])
+static ALWAYS_INLINE __m256i two_of(const uint8_t *lo, const uint8_t *hi)
 {
-    const __m256i *x = (const __m256i *)((const uint8_t *)t->x[i] + (size_t)b * 32);
-    const int16_t *sum = act_sum_q32(t->x[i], t->k) + (size_t)b * 2;
-    __m256i x0 = _mm256_loadu_si256(x), x1 = _mm256_loadu_si256(x + 1), r[TILE_W];
-    __m256i first = _mm256_permute2x128_si256(x0, x1, 0x20);
-    __m256i last = _mm256_permute2x128_si256(x0, x1, 0x31);
-    UNROLL for (int j = 0; j < TILE_W; j++) {
-        __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(w[j][0], first),
-                                         _mm256_maddubs_epi16(w[j][1], last));
-        r[j] = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    return halves(_mm_loadu_si128((const __m128i *)lo), _mm_loadu_si128((const __m128i *)hi));
+}
+
+/* Two words: the first to all lanes of the lower half, the second of the upper. */
+static ALWAYS_INLINE __m256i spread_two(const void *p)
+{
+    int64_t both;
+    memcpy(&both, p, 8);
+    return _mm256_castps_si256(
+        _mm256_permutevar_ps(_mm256_castsi256_ps(_mm256_set1_epi64x(both)),
+                             _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1)));
+}
+
+/* dx times half the scale, as by e8m0_half_8(), with less: 255 becomes NaN as infinity times 0. */
+static ALWAYS_INLINE __m256 step_e8m0(__m256i e, __m256 dx)
+{
+    __m256i bits = _mm256_srli_epi32(_mm256_slli_epi32(e, 24), 1);
+    __m256 d = _mm256_castsi256_ps(_mm256_max_epi32(bits, _mm256_set1_epi32(0x400000)));
+    __m256 nan = _mm256_mul_ps(d, _mm256_setzero_ps());
+    return _mm256_fmadd_ps(_mm256_mul_ps(d, _mm256_set1_ps(.5f)), dx, nan);
+}
+
+/* Sums of 16 columns first, 16 last: rows 0 to 3 of the block in the lower half, of the upper. */
+static ALWAYS_INLINE __m256i sum_rows(__m256i w[TILE_W][2], __m256i first, __m256i last)
+{
+    __m256i v[TILE_W], r[2];
+    UNROLL for (int j = 0; j < TILE_W; j++)
+        v[j] = _mm256_add_epi16(_mm256_maddubs_epi16(w[j][0], first),
+                                _mm256_maddubs_epi16(w[j][1], last));
+    UNROLL for (int j = 0; j < 2; j++) {
+        __m256i both = _mm256_add_epi16(_mm256_unpacklo_epi64(v[2 * j], v[2 * j + 1]),
+                                        _mm256_unpackhi_epi64(v[2 * j], v[2 * j + 1]));
+        r[j] = _mm256_madd_epi16(both, _mm256_set1_epi16(1));
     }
-    __m256i a = _mm256_add_epi32(_mm256_unpacklo_epi32(r[0], r[1]),
-                                 _mm256_unpackhi_epi32(r[0], r[1]));
-    __m256i c = _mm256_add_epi32(_mm256_unpacklo_epi32(r[2], r[3]),
-                                 _mm256_unpackhi_epi32(r[2], r[3]));
-    __m256i lifted = _mm256_madd_epi16(twice(sum, sum + 2), _mm256_set1_epi16(12));
-    return _mm256_sub_epi32(_mm256_add_epi32(_mm256_unpacklo_epi64(a, c),
-                                             _mm256_unpackhi_epi64(a, c)), lifted);
+    __m256 a = _mm256_castsi256_ps(r[0]), c = _mm256_castsi256_ps(r[1]);
+    return _mm256_add_epi32(_mm256_castps_si256(_mm256_shuffle_ps(a, c, 0x88)),
+                            _mm256_castps_si256(_mm256_shuffle_ps(a, c, 0xdd)));
 }
 
-static ALWAYS_INLINE __m128 add_pair(const struct tile *t, int i, int b, __m256i w[TILE_W][2],
-                                     __m256 d, __m128 acc)
-{
-    const float *dx = act_d(t->x[i], t->k) + b;
-    __m256 step = _mm256_mul_ps(d, _mm256_set_m128(_mm_set1_ps(dx[1]), _mm_set1_ps(dx[0])));
-    __m256 sum = _mm256_cvtepi32_ps(sum_pair(t, i, b, w));
-    acc = _mm_fmadd_ps(_mm256_castps256_ps128(step), _mm256_castps256_ps128(sum), acc);
-    return _mm_fmadd_ps(_mm256_extractf128_ps(step, 1), _mm256_extractf128_ps(sum, 1), acc);
-}
+/* An activation row. */
+struct row_x {
+    const uint8_t *q;
+    const float *d;
+    const int16_t *sum;
+};
 
-/* The last of an odd number of blocks: as a pair with itself, of which one is used. */
-static ALWAYS_INLINE __m128 add_last(const struct tile *t, int i, int b, __m256i w[TILE_W][2],
-                                     __m256 d, __m128 acc)
+/* Sums of two blocks of four rows, and their steps. */
+struct two {
+    __m256i sum;
+    __m256 step;
+};
+
+/* Blocks b and next. */
+static ALWAYS_INLINE struct two sum_two(const struct tile *t, const struct row_x *x, int b,
+                                        int next, struct format_4 f)
 {
-    const uint8_t *x = (const uint8_t *)t->x[i] + (size_t)b * 32;
-    __m256i v = _mm256_loadu_si256((const __m256i *)x), r[TILE_W];
+    const uint8_t *q = x->q + (size_t)b * 32, *r = x->q + (size_t)next * 32;
+    __m256i w[TILE_W][2];
     UNROLL for (int j = 0; j < TILE_W; j++) {
-        __m256i both = _mm256_permute2x128_si256(w[j][0], w[j][1], 0x20);
-        r[j] = _mm256_madd_epi16(_mm256_maddubs_epi16(both, v), _mm256_set1_epi16(1));
+        const uint8_t *row = t->w[j] + f.at;
+        f.take(w[j], two_of(row + (size_t)b * f.bytes, row + (size_t)next * f.bytes));
+        fetch_ahead(t, j, (size_t)b * f.bytes);
     }
-    const int16_t *sum = act_sum_q32(t->x[i], t->k) + (size_t)b * 2;
-    __m128i lifted = _mm_set1_epi32(12 * (sum[0] + sum[1]));
-    __m128i s = _mm_sub_epi32(sum_4x8(r[0], r[1], r[2], r[3]), lifted);
-    __m128 dx = _mm_broadcast_ss(act_d(t->x[i], t->k) + b);
-    __m128 step = _mm_mul_ps(_mm256_castps256_ps128(d), dx);
-    return _mm_fmadd_ps(step, _mm_cvtepi32_ps(s), acc);
+    __m256i lift = _mm256_madd_epi16(spread_two(x->sum + (size_t)b * 2), _mm256_set1_epi16(12));
+    __m256i sum = sum_rows(w, two_of(q, r), two_of(q + 16, r + 16));
+    __m256 dx = _mm256_castsi256_ps(spread_two(x->d + b));
+    return (struct two){ _mm256_sub_epi32(sum, lift),
+                         step_e8m0(halves(f.scale(t, b), f.scale(t, next)), dx) };
 }
 
-static ALWAYS_INLINE void tile_4(const struct tile *t, int i, struct format_4 f)
+static ALWAYS_INLINE __m128 add_first(struct two p, __m128 acc)
 {
-    __m128 acc = _mm_setzero_ps();
+    __m256 s = _mm256_cvtepi32_ps(p.sum);
+    return _mm_fmadd_ps(_mm256_castps256_ps128(p.step), _mm256_castps256_ps128(s), acc);
+}
+
+static ALWAYS_INLINE __m128 add_second(struct two p, __m128 acc)
+{
+    __m256 s = _mm256_cvtepi32_ps(p.sum);
+    return _mm_fmadd_ps(_mm256_extractf128_ps(p.step, 1), _mm256_extractf128_ps(s, 1), acc);
+}
+
+/* More than one activation row go through bands. Two blocks are added while the next two are
+ * taken: one after the other is a chain longer than what the processor looks ahead. */
+static ALWAYS_INLINE void tile_4(const struct tile *t, struct format_4 f)
+{
     int n_block = t->k / 32;
-    for (int b = 0; b < n_block; b += 2) {
-        __m256i w[TILE_W][2];
-        int next = MIN(b + 1, n_block - 1);
-        UNROLL for (int j = 0; j < TILE_W; j++) {
-            f.take(w[j], t, j, b);
-            fetch_ahead(t, j, (size_t)b * f.bytes);
+    for (int i = 0; i < t->n_x; i++) {
+        const void *row = t->x[i];
+        struct row_x x = { row, act_d(row, t->k), act_sum_q32(row, t->k) };
+        struct two last = { _mm256_setzero_si256(), _mm256_setzero_ps() };
+        __m128 acc = _mm_setzero_ps();
+        int b = 0;
+        for (; b + 1 < n_block; b += 2) {
+            struct two now = sum_two(t, &x, b, b + 1, f);
+            acc = add_second(last, add_first(last, acc));
+            last = now;
         }
-        __m256 d = _mm256_set_m128(f.step(t, next), f.step(t, b));
-        acc = next > b ? add_pair(t, i, b, w, d, acc) : add_last(t, i, b, w, d, acc);
+        acc = add_second(last, add_first(last, acc));
+        if (b < n_block)
+            acc = add_first(sum_two(t, &x, b, b, f), acc);
+        put_4(t->out[i] + t->at, acc, t->n_w);
     }
-    put_4(t->out[i] + t->at, acc, t->n_w);
-}
-
-/* More than one activation row go through bands. */
-static ALWAYS_INLINE void tile_4_any(const struct tile *t, struct format_4 f)
-{
-    for (int i = 0; i < t->n_x; i++)
-        tile_4(t, i, f);
 }
 
 static ALWAYS_INLINE __m256i e2m1_lifted(__m256i code)
@@ -183,51 +214,41 @@ static ALWAYS_INLINE __m256i e2m1_lifted(__m256i code)
     return _mm256_shuffle_epi8(table, _mm256_and_si256(code, _mm256_set1_epi8(15)));
 }
 
-static ALWAYS_INLINE __m256i two_blocks(const struct tile *t, int j, int b, size_t bytes, size_t at)
+static ALWAYS_INLINE void take_mxfp4(__m256i w[2], __m256i v)
 {
-    const uint8_t *p = t->w[j] + at;
-    size_t next = (size_t)MIN(b + 1, t->k / 32 - 1);
-    __m128i lo = _mm_loadu_si128((const __m128i *)(p + (size_t)b * bytes));
-    __m256i v = _mm256_castsi128_si256(lo);
-    return _mm256_inserti128_si256(v, _mm_loadu_si128((const __m128i *)(p + next * bytes)), 1);
-}
-
-static ALWAYS_INLINE void take_mxfp4(__m256i w[2], const struct tile *t, int j, int b)
-{
-    __m256i v = two_blocks(t, j, b, 17, 1);
     w[0] = e2m1_lifted(v);
     w[1] = e2m1_lifted(_mm256_srli_epi16(v, 4));
 }
 
-static ALWAYS_INLINE __m128 step_mxfp4(const struct tile *t, int b)
+static ALWAYS_INLINE __m128i scale_mxfp4(const struct tile *t, int b)
 {
-    size_t at = (size_t)b * 17;
-    return e8m0_half(_mm_setr_epi32(t->w[0][at], t->w[1][at], t->w[2][at], t->w[3][at]));
+    int32_t e[TILE_W];
+    UNROLL for (int j = 0; j < TILE_W; j++)
+        memcpy(&e[j], t->w[j] + (size_t)b * 17, 4);
+    return _mm_setr_epi32(e[0], e[1], e[2], e[3]);
 }
 
 static void tile_mxfp4(const struct tile *t)
 {
-    tile_4_any(t, (struct format_4){ take_mxfp4, step_mxfp4, 17 });
+    tile_4(t, (struct format_4){ take_mxfp4, scale_mxfp4, 17, 1 });
 }
 
 /* Columns alternate between low and high nibbles. */
-static ALWAYS_INLINE void take_fp4(__m256i w[2], const struct tile *t, int j, int b)
+static ALWAYS_INLINE void take_fp4(__m256i w[2], __m256i v)
 {
-    __m256i v = two_blocks(t, j, b, 16, 0);
     __m256i even = e2m1_lifted(v), odd = e2m1_lifted(_mm256_srli_epi16(v, 4));
     w[0] = _mm256_unpacklo_epi8(even, odd);
     w[1] = _mm256_unpackhi_epi8(even, odd);
 }
 
-static ALWAYS_INLINE __m128 step_fp4(const struct tile *t, int b)
+static ALWAYS_INLINE __m128i scale_fp4(const struct tile *t, int b)
 {
-    return e8m0_half(
-        _mm_setr_epi32(t->scale[0][b], t->scale[1][b], t->scale[2][b], t->scale[3][b]));
+    return _mm_setr_epi32(t->scale[0][b], t->scale[1][b], t->scale[2][b], t->scale[3][b]);
 }
 
 static void tile_fp4(const struct tile *t)
 {
-    tile_4_any(t, (struct format_4){ take_fp4, step_fp4, 16 });
+    tile_4(t, (struct format_4){ take_fp4, scale_fp4, 16, 0 });
 }
 
 void cpu_q32_avx2(struct cpu_kernels *k)

@@ -102,12 +102,12 @@ struct dstar_options {
     int cache_simulation;  /* cached rows rounded as in training: 1, 0, or -1: as the file says */
     int mtp;               /* 1: load the draft block, if there is one */
     int profile;           /* enum dstar_profile */
-    const char *ssd_io;    /* how experts are read: uring-direct uring-buffered pool-direct
-                              pool-buffered; NULL: the best there is */
+    const char *ssd_io;    /* {uring,pool}-{direct,buffered}: how experts are read; or NULL */
     const char *popular;   /* file of popular experts, read and written again at the end, or NULL */
     dstar_log_fn *log;     /* NULL: remarks are dropped */
     dstar_progress_fn *progress;
     void *log_user, *progress_user;
+    uint64_t gpu_memory_bytes; /* of a GPU's; 0: all. Experts beyond it stay in the host's memory */
 };
 
 DSTAR_API void dstar_options_init(struct dstar_options *options);

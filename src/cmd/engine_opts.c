@@ -22,6 +22,9 @@ static const struct opt options[] = {
     { "memory", 0, OPT_MEMORY, "SIZE", AT(memory_bytes), 0, 0, "auto",
       "all the memory that may be taken, such as 8GB, or 30% of the machine's; a model that is "
       "larger reads experts when needed; auto: what is free" },
+    { "gpu-memory", 0, OPT_BYTES, "SIZE", AT(gpu_memory_bytes), 0, 0, "0",
+      "a GPU's memory that may be taken, such as 40G; experts beyond it stay in the host's, which "
+      "--memory limits, and are read from there; 0: what is free" },
     { "ssd-io", 0, OPT_TEXT, "WAY", AT(ssd_io), 0, 0, "auto",
       "how experts are read: uring-direct, uring-buffered, pool-direct, pool-buffered; auto: the "
       "best there is" },
@@ -126,6 +129,7 @@ int engine_start(dstar_engine **engine, const struct engine_opts *o)
     open.ctx = o->ctx;
     open.max_rows = o->max_rows;
     open.memory_bytes = o->memory_bytes;
+    open.gpu_memory_bytes = o->gpu_memory_bytes;
     open.cache_simulation = o->cache_simulation;
     open.mtp = o->mtp;
     open.profile = o->profile;

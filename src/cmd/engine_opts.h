@@ -16,7 +16,7 @@ struct engine_opts {
     const char *model, *ssd_io, *popular;
     const char *device;
     int cpu, threads, ctx, cache_simulation, profile;
-    uint64_t memory_bytes;
+    uint64_t memory_bytes, gpu_memory_bytes;
     bool exact, verbose;
 
     /* Set by commands, not by options. */

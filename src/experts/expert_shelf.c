@@ -582,7 +582,7 @@ bool expert_shelf_next(struct expert_shelf *s, struct dev *d, struct expert_set 
         shelf_poll(s, SHELF_WAIT_S);
     }
     add_wait(s, begin);
-    *some = (struct expert_set){ n_given, s->some };
+    *some = (struct expert_set){ .n = n_given, .e = s->some };
     return n_given > 0 && d->err.code == ERR_NONE;
 }
 

@@ -46,7 +46,9 @@ static void add_shelf(struct flow *f, const struct expert_shelf *s)
 void flow_of(dstar_engine *engine, struct flow *f)
 {
     const struct engine *e = engine_of(engine);
-    *f = (struct flow){ .is_streaming = e->store != NULL };
+    *f = (struct flow){ .is_streaming = e->store != NULL, .n_near = e->split.n_near,
+                        .n_split = e->split.n,
+                        .far_bytes = e->split.far_bytes * model_info(e->model)->n_used };
     if (!e->store)
         return;
     const struct expert_map *map = model_expert_map(e->model);
@@ -82,6 +84,10 @@ void flow_line(const struct flow *f, double decode_s, struct buf *out)
 {
     const struct flow_part *d = f->decode.n_tok ? &f->decode : &f->prefill;
     double wait = per(d->wait_s, decode_s);
+    if (f->n_near < f->n_split)
+        buf_printf(out, "%d of %d experts (%.0f%%) in the GPU's memory, about %.3g GB/token from "
+                   "the host's", f->n_near, f->n_split, 100. * f->n_near / f->n_split,
+                   f->far_bytes / 1e9);
     if (!f->is_streaming || d->lookups == 0)
         return;
     buf_printf(out, "experts %.0f%% hit, %.2f GB/token, SSD %.1f",
@@ -178,6 +184,12 @@ void flow_json(dstar_engine *engine, const struct flow *f, struct buf *out)
 {
     const struct engine *e = engine_of(engine);
     json_t *root = json_pack("{s:b}", "streaming", e->store != NULL);
+    if (f->n_split)
+        json_object_set_new(root, "gpu", json_pack("{s:i, s:i, s:I, s:I, s:f}", "experts",
+                                                   f->n_split, "near", f->n_near, "bytes",
+                                                   (json_int_t)e->split.bytes, "near_bytes",
+                                                   (json_int_t)e->split.near_bytes,
+                                                   "far_bytes_per_token", f->far_bytes));
     if (e->store) {
         json_t *shelves = json_array();
         for (int i = 0; i < expert_store_n_shelf(e->store); i++)

@@ -105,13 +105,13 @@ static void fill(struct kernel_run *r)
     size_t block = (size_t)dtype_info((int)q.type)->block;
     q.shift = quant_random_shift(q.type, 1.0 / 64);
     dev_begin(r->d);
-    dev_random(r->d, &q, (size_t)r->n * ROWS * COLS / block, r->mem);
+    dev_random(r->d, &q, 0, (size_t)r->n * ROWS * COLS / block, r->mem);
     if (r->w.scale) {
         quant_random_scales(&q, 0, sizeof scale, scale);
         dev_copy(r->d, (uint8_t *)(uintptr_t)r->w.scale, scale, sizeof scale);
     }
     q = (struct quant_random){ .type = DT_F32, .key = 2, .shift = -7 };
-    dev_random(r->d, &q, (size_t)r->x.rows * COLS, r->x.data);
+    dev_random(r->d, &q, 0, (size_t)r->x.rows * COLS, r->x.data);
 }
 
 int measure_kernel(struct kernel_bench *b, dstar_engine *engine, struct err *e)

@@ -149,7 +149,7 @@ static struct tensor random_input(struct dev *d, int cols, int rows)
     struct tensor x = dev_tensor(d, DT_F32, cols, rows);
     struct quant_random q = { .type = DT_F32, .key = 1, .shift = -7 };
     if (x.data)
-        dev_random(d, &q, (size_t)rows * (size_t)cols, x.data);
+        dev_random(d, &q, 0, (size_t)rows * (size_t)cols, x.data);
     return x;
 }
 
@@ -162,7 +162,7 @@ static struct route known_route(struct meter *m, int layer, int n_used)
     struct route route = { dev_tensor(d, DT_I32, n_used, m->b->n_tok),
                            dev_tensor(d, DT_F32, n_used, m->b->n_tok) };
     if (route.weight.data) {
-        dev_random(d, &q, n, route.weight.data);
+        dev_random(d, &q, 0, n, route.weight.data);
         dev_copy(d, route.id.data, m->route + (size_t)layer * n, n * sizeof *m->route);
     }
     return route;

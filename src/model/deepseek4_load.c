@@ -17,7 +17,17 @@ enum { MAX_HC = 8 }; /* streams; the vendor's models have 4 */
 struct dsv4_copy {
     struct dsv4_copy *next;
     void *data;
-    struct dev *dev; /* in the memory of this device; NULL: the host's */
+    struct dev *dev; /* which it was taken from; NULL: the heap */
+    bool is_host;    /* memory of the host that it reads */
+};
+
+/* Memory that is taken in large pieces and handed out in small ones. */
+#define POOL_BYTES ((size_t)1 << 30)
+struct pieces {
+    bool is_host;
+    uint8_t *mem; /* the last one */
+    size_t size, used;
+    size_t left;  /* bytes that will still be wanted */
 };
 
 /* What is being loaded. */
@@ -34,6 +44,8 @@ struct loader {
         const struct weight *w;
         struct tensor t;
     } stack[3]; /* of the last layer: all experts of a role in one tensor */
+    const struct expert_split *split; /* NULL: experts do not come yet */
+    struct pieces pieces[2];          /* far, near */
 };
 
 /* tidy: heap - weights are converted once, at open */
@@ -48,28 +60,48 @@ static void *keep(struct loader *ld, size_t bytes)
         ld->failed = true;
         return NULL;
     }
-    *c = (struct dsv4_copy){ ld->m->copies, data, NULL };
+    *c = (struct dsv4_copy){ .next = ld->m->copies, .data = data };
     ld->m->copies = c;
     ld->m->info.converted_bytes += bytes;
     return data;
 }
 
-/* Memory of a device that is apart.
+/* Memory of a device that is apart, or of the host for it.
  * tidy: heap - weights are placed once, at open */
-static void *take_there(struct loader *ld, size_t bytes)
+static void *take_for(struct loader *ld, size_t bytes, bool is_host)
 {
     struct dev *d = ld->m->dev;
     void *mem = NULL;
     struct dsv4_copy *c = ld->failed ? NULL : malloc(sizeof *c);
-    if (!c || dev_memory_take(d, &mem, bytes, ld->e) < 0) {
+    if (!c || (is_host ? dev_host_take : dev_memory_take)(d, &mem, bytes, ld->e) < 0) {
         free(c);
         err_set(ld->e, ERR_NO_MEMORY, "%s: out of memory", weights_path(ld->m->files));
         ld->failed = true;
         return NULL;
     }
-    *c = (struct dsv4_copy){ ld->m->copies, mem, d };
+    *c = (struct dsv4_copy){ ld->m->copies, mem, d, is_host };
     ld->m->copies = c;
     return mem;
+}
+
+static void *take_there(struct loader *ld, size_t bytes)
+{
+    return take_for(ld, bytes, false);
+}
+
+/* A piece of what split->bytes counted. */
+static void *take_piece(struct loader *ld, struct pieces *p, size_t bytes)
+{
+    bytes = expert_part_room(bytes);
+    if (p->used + bytes > p->size) {
+        CHECK(bytes <= p->left);
+        p->size = MIN(p->left, MAX(bytes, POOL_BYTES));
+        p->mem = take_for(ld, p->size, p->is_host);
+        p->used = 0;
+    }
+    p->used += bytes;
+    p->left -= bytes;
+    return p->mem ? p->mem + p->used - bytes : NULL;
 }
 
 /* What ops will read, where the device can: a copy there, if its memory is apart. */
@@ -135,22 +167,17 @@ static size_t count_held(const struct model *m)
     return sum;
 }
 
-/* Before anything is taken: whether a device with memory of its own has room for all weights. */
-static int check_room(struct model *m, struct err *e)
+/* Before anything is taken: whether a device with memory of its own has room for all weights but
+ * routed experts. */
+static int check_room(struct model *m, size_t room, struct err *e)
 {
-    size_t sum = m->info.held_bytes;
-    for (int i = 0; i < weights_count(m->files); i++) {
-        const struct weight *w = weights_at(m->files, i);
-        struct dsv4_place p = dsv4_place_of(w->name);
-        if (p.role < DSV4_N_ROLE && !p.is_scale && is_expert(p.role))
-            sum += w->bytes + scale_size(w);
-    }
-    m->info.there_bytes = dev_is_apart(m->dev) ? sum : 0;
-    if (!dev_is_apart(m->dev) || sum <= dev_memory_left(m->dev))
+    size_t left = dev_is_apart(m->dev) ? dev_memory_left(m->dev) : SIZE_MAX;
+    left = room ? MIN(room, left) : left;
+    if (m->info.held_bytes <= left)
         return 0;
-    return err_set(e, ERR_NO_MEMORY, "%s: the weights are %.2f GB, device %s has %.2f GB left",
-                   weights_path(m->files), (double)sum / 1e9, m->dev->name,
-                   (double)dev_memory_left(m->dev) / 1e9);
+    return err_set(e, ERR_NO_MEMORY, "%s: the weights that every token needs are %.2f GB, device "
+                   "%s has %.2f GB left for them", weights_path(m->files),
+                   (double)m->info.held_bytes / 1e9, m->dev->name, (double)left / 1e9);
 }
 
 /* A copy of a weight that is read, not faulted in: its pages are nobody else's. */
@@ -268,6 +295,12 @@ static const struct weight *scale_of(const struct loader *ld, const struct weigh
     return scale;
 }
 
+static void send(struct loader *ld, const struct send_item *i)
+{
+    if (!ld->failed && send_add(&ld->m->sends, i, ld->e) < 0)
+        ld->failed = true;
+}
+
 /* Where a device that is apart will have it. */
 static struct tensor tensor_there(struct loader *ld, const struct weight *w)
 {
@@ -275,10 +308,10 @@ static struct tensor tensor_there(struct loader *ld, const struct weight *w)
     const struct weight *scale = ld->failed ? NULL : scale_of(ld, w);
     t.data = take_there(ld, w->bytes);
     t.scale = scale ? take_there(ld, scale->bytes) : NULL;
-    if (!ld->failed && (send_add(&ld->m->sends, w, t.data, ld->e) < 0 ||
-                        (scale && send_add(&ld->m->sends, scale, (void *)(uintptr_t)t.scale,
-                                           ld->e) < 0)))
-        ld->failed = true;
+    send(ld, &(struct send_item){ .w = w, .bytes = w->bytes, .to = t.data });
+    if (scale)
+        send(ld, &(struct send_item){ .w = scale, .bytes = scale->bytes,
+                                      .to = (uint8_t *)(uintptr_t)t.scale });
     return t;
 }
 
@@ -337,32 +370,85 @@ static const int32_t *hash_table(struct loader *ld)
     return place(ld, id, n * sizeof *id);
 }
 
+static bool is_stacked(const struct loader *ld)
+{
+    return weights_kind(ld->m->files) == WEIGHTS_GGUF;
+}
+
+/* Whether experts lie as in the file, all of a layer's at equal distances, and need no table. */
+static bool is_whole(const struct loader *ld)
+{
+    return is_stacked(ld) && expert_split_all(ld->split);
+}
+
+static int layer_of(const struct loader *ld)
+{
+    return ld->block == DSV4_MTP(0) ? ld->m->s.n_layer : ld->block;
+}
+
+/* Where a device that is apart will read expert e's part, which is still in the file. */
+static void place_part(struct loader *ld, const struct weight *w, int e, struct tensor *t)
+{
+    size_t at = (size_t)((const uint8_t *)t->data - w->data), bytes = t->pitch * (size_t)t->rows;
+    const struct weight *scale = scale_of(ld, w);
+    struct pieces *p = &ld->pieces[ld->split->near[layer_of(ld) * ld->m->s.n_expert + e]];
+    t->data = take_piece(ld, p, bytes);
+    send(ld, &(struct send_item){ w, at, bytes, t->data, p->is_host, 0 });
+    if (!scale)
+        return;
+    uint8_t *to = take_piece(ld, p, scale->bytes);
+    t->scale = to;
+    send(ld, &(struct send_item){ scale, 0, scale->bytes, to, p->is_host, 0 });
+}
+
 /* Expert e of one of the three roles: a tensor of its own or a slice of a stacked one. */
 static struct tensor expert_part(struct loader *ld, enum dsv4_role role, int e)
 {
     const struct weight *w = need(ld, role, e);
     int i = role == DSV4_GATE_EXPS ? 0 : role == DSV4_UP_EXPS ? 1 : 2;
+    bool in_file = ld->split ? !is_whole(ld) : ld->hold.mem || dev_is_apart(ld->m->dev);
     if (!w || ld->stack[i].w != w) {
         ld->stack[i].w = w;
-        ld->stack[i].t = ld->hold.mem ? tensor_in_file(ld, w) : tensor_of(ld, w);
+        ld->stack[i].t = in_file ? tensor_in_file(ld, w) : tensor_of(ld, w);
     }
     struct tensor t = ld->stack[i].t;
-    if (ld->failed || weights_kind(ld->m->files) != WEIGHTS_GGUF)
+    if (ld->failed)
         return t;
-    return tensor_rows(&t, e * (int)w->dim[1], (int)w->dim[1]);
+    if (is_stacked(ld))
+        t = tensor_rows(&t, e * (int)w->dim[1], (int)w->dim[1]);
+    if (ld->split && in_file)
+        place_part(ld, w, e, &t);
+    return t;
 }
 
-static struct expert_set experts(struct loader *ld)
+static void fill_experts(struct loader *ld, struct expert *x)
 {
-    int n = ld->m->s.n_expert;
-    struct expert *x = keep(ld, (size_t)n * sizeof *x);
-    for (int e = 0; e < n && !ld->failed; e++) {
+    for (int e = 0; e < ld->m->s.n_expert && !ld->failed; e++) {
         x[e].id = e;
         x[e].gate = expert_part(ld, DSV4_GATE_EXPS, e);
         x[e].up = expert_part(ld, DSV4_UP_EXPS, e);
         x[e].down = expert_part(ld, DSV4_DOWN_EXPS, e);
     }
-    return (struct expert_set){ n, x };
+}
+
+static struct expert_set experts(struct loader *ld)
+{
+    size_t n = (size_t)ld->m->s.n_expert;
+    struct expert *x = keep(ld, n * sizeof *x);
+    if (x)
+        fill_experts(ld, memset(x, 0, n * sizeof *x));
+    return (struct expert_set){ .n = (int)n, .e = x };
+}
+
+/* The second time, for a device that is apart: now they have places. */
+static void place_experts(struct loader *ld, struct dsv4_layer *w, int block)
+{
+    size_t bytes = (size_t)w->experts.n * sizeof *w->experts.e;
+    ld->block = block;
+    ld->ratio = w->ratio;
+    fill_experts(ld, (struct expert *)(uintptr_t)w->experts.e);
+    if (!is_whole(ld))
+        w->experts.there = place(ld, w->experts.e, bytes);
 }
 
 static struct expert_extent extent_of(const struct weight *w)
@@ -395,7 +481,7 @@ static void map_role(struct loader *ld, int l, enum dsv4_role role, enum expert_
 
 static void map_experts(struct loader *ld)
 {
-    int l = ld->block == DSV4_MTP(0) ? ld->m->s.n_layer : ld->block;
+    int l = layer_of(ld);
     map_role(ld, l, DSV4_GATE_EXPS, EXPERT_GATE, EXPERT_GATE_SCALE);
     map_role(ld, l, DSV4_UP_EXPS, EXPERT_UP, EXPERT_UP_SCALE);
     map_role(ld, l, DSV4_DOWN_EXPS, EXPERT_DOWN, EXPERT_DOWN_SCALE);
@@ -644,7 +730,7 @@ int model_open(struct model **out, const struct weights *w, struct dev *d,
         code = expert_map_open(&m->map, m->s.n_layer + m->info.has_mtp, m->s.n_expert, e);
     }
     if (code == 0)
-        code = check_room(m, e);
+        code = check_room(m, opt->room, e);
     if (code == 0 && opt->hold)
         code = check_stored(w, e);
     if (code == 0) {
@@ -672,8 +758,18 @@ int model_open(struct model **out, const struct weights *w, struct dev *d,
     return 0;
 }
 
-int model_load(struct model *m, const struct report *told, struct err *e)
+int model_load(struct model *m, const struct expert_split *split, const struct report *told,
+               struct err *e)
 {
+    struct loader ld = { .m = m, .e = e, .told = told, .split = split };
+    ld.pieces[0] = (struct pieces){ .is_host = true, .left = split->bytes - split->near_bytes };
+    ld.pieces[1].left = split->near_bytes;
+    for (int l = 0; dev_is_apart(m->dev) && l < m->s.n_layer; l++)
+        place_experts(&ld, &m->layer[l], l);
+    if (dev_is_apart(m->dev) && m->mtp)
+        place_experts(&ld, &m->mtp->layer, DSV4_MTP(0));
+    if (ld.failed)
+        return (int)e->code;
     return m->sends.n ? send_all(&m->sends, m->files, m->dev, told, e) : 0;
 }
 
@@ -688,7 +784,9 @@ void model_close(struct model *m)
     while (m->copies) {
         struct dsv4_copy *c = m->copies;
         m->copies = c->next;
-        if (c->dev)
+        if (c->is_host)
+            dev_host_give_back(c->dev, c->data);
+        else if (c->dev)
             dev_memory_give_back(c->dev, c->data);
         else
             free(c->data);

@@ -2,6 +2,7 @@
 #ifndef DS_MODEL_H
 #define DS_MODEL_H
 
+#include "expert_split.h"
 #include "expert_store.h"
 #include "report.h"
 #include "weights.h"
@@ -14,6 +15,7 @@ struct model_options {
     bool hold;     /* read everything but routed experts into memory that nothing can evict; experts
                       then have to come from a store */
     const struct report *told; /* while that is read; NULL: nobody */
+    size_t room;   /* of a device that is apart, for all but routed experts; 0: what it has */
 };
 
 /* Names every tensor, checks its shape and type, converts what is small or misaligned. Keeps
@@ -22,9 +24,10 @@ int model_open(struct model **m, const struct weights *w, struct dev *d,
                const struct model_options *opt, struct err *e);
 void model_close(struct model *m);
 
-/* To a device that is apart come its matrices, for which model_open() took the memory; elsewhere
- * nothing is left to do. Before the first step. */
-int model_load(struct model *m, const struct report *told, struct err *e);
+/* To a device that is apart come its matrices, for which model_open() took the memory, and routed
+ * experts, as they are split; elsewhere nothing is left to do. Before the first step. */
+int model_load(struct model *m, const struct expert_split *split, const struct report *told,
+               struct err *e);
 
 struct model_info {
     int n_layer, n_embd, n_vocab, n_expert, n_used;
@@ -34,8 +37,7 @@ struct model_info {
     bool has_mtp, simulate;
     int window;
     size_t converted_bytes; /* anonymous memory taken at open, mapped tensors not counted */
-    size_t there_bytes;     /* of weights in the memory of a device that is apart */
-    size_t held_bytes;      /* what `hold` takes, or would take */
+    size_t held_bytes;      /* what `hold` takes, or would take: all but routed experts */
 };
 const struct model_info *model_info(const struct model *m);
 

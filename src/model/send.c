@@ -27,7 +27,7 @@ struct sending {
 };
 
 /* tidy: heap - while weights are named */
-int send_add(struct send_list *l, const struct weight *w, void *to, struct err *e)
+int send_add(struct send_list *l, const struct send_item *i, struct err *e)
 {
     if (l->n == l->cap) {
         int cap = l->cap ? 2 * l->cap : 1024;
@@ -37,8 +37,9 @@ int send_add(struct send_list *l, const struct weight *w, void *to, struct err *
         l->item = more;
         l->cap = cap;
     }
-    l->item[l->n++] = (struct send_item){ w, to, l->n_piece };
-    l->n_piece += w->counted ? 0 : (int)((w->bytes + PIECE_BYTES - 1) / PIECE_BYTES);
+    l->item[l->n] = *i;
+    l->item[l->n++].first = l->n_piece;
+    l->n_piece += i->w->counted ? 0 : (int)((i->bytes + PIECE_BYTES - 1) / PIECE_BYTES);
     return 0;
 }
 
@@ -66,9 +67,11 @@ static const struct send_item *item_of(const struct send_list *l, int piece)
 static int send_piece(struct sending *s, int piece, int lane, struct err *e)
 {
     const struct send_item *i = item_of(s->list, piece);
-    size_t at = (size_t)(piece - i->first) * PIECE_BYTES, n = MIN(PIECE_BYTES, i->w->bytes - at);
-    TRY(file_in_read_at(&s->file[i->w->file], i->w->offset + (int64_t)at, s->mem[lane], n, e));
-    TRY(dev_send(s->d, lane, i->to + at, n, e));
+    size_t at = (size_t)(piece - i->first) * PIECE_BYTES, n = MIN(PIECE_BYTES, i->bytes - at);
+    TRY(file_in_read_at(&s->file[i->w->file], i->w->offset + (int64_t)(i->at + at),
+                        i->is_host ? i->to + at : s->mem[lane], n, e));
+    if (!i->is_host)
+        TRY(dev_send(s->d, lane, i->to + at, n, e));
     int done = atomic_fetch_add(&s->n_done, 1) + 1;
     return lane == 0 ? report_to(s->told, "weights", (double)done / s->list->n_piece, e) : 0;
 }
@@ -119,11 +122,11 @@ static int make_counted(const struct send_list *l, struct dev *d, const struct r
 {
     dev_begin(d);
     for (int i = 0; i < l->n; i++) {
-        const struct weight *w = l->item[i].w;
-        if (!w->counted)
+        const struct send_item *s = &l->item[i];
+        size_t block = (size_t)dtype_info((int)s->w->type)->bytes;
+        if (!s->w->counted)
             continue;
-        dev_random(d, &w->random, w->bytes / (size_t)dtype_info((int)w->type)->bytes,
-                   l->item[i].to);
+        dev_random(d, &s->w->random, s->at / block, s->bytes / block, s->to);
         TRY(report_to(told, "weights", (double)i / l->n, e));
     }
     return dev_wait(d, e);

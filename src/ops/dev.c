@@ -74,6 +74,18 @@ size_t dev_memory_all(const struct dev *d)
     return all;
 }
 
+int dev_host_take(struct dev *d, void **mem, size_t bytes, struct err *e)
+{
+    CHECK(dev_is_apart(d));
+    return d->ops->take_host(d, mem, bytes, e);
+}
+
+void dev_host_give_back(struct dev *d, void *mem)
+{
+    if (mem)
+        d->ops->give_back_host(d, mem);
+}
+
 struct tensor dev_look(struct dev *d, const struct tensor *t)
 {
     return d->ops->look ? d->ops->look(d, t) : *t;
@@ -103,13 +115,13 @@ void dev_lanes_close(struct dev *d)
     d->ops->lanes_close(d);
 }
 
-void dev_random(struct dev *d, const struct quant_random *q, size_t n, void *to)
+void dev_random(struct dev *d, const struct quant_random *q, size_t first, size_t n, void *to)
 {
-    CHECK(quant_random_can(q));
+    CHECK(quant_random_can(q) && first % 8 == 0);
     if (d->ops->random)
-        d->ops->random(d, q, n, to);
+        d->ops->random(d, q, first, n, to);
     else
-        quant_random(q, 0, n, to);
+        quant_random(q, first, n, to);
 }
 
 /* What the last step remembers has been read. */

@@ -67,6 +67,7 @@ struct dev {
     void *on_layer_user;
     const struct dev_routes *routes; /* NULL: the router's; steady from the first step on */
     const struct dev_watch *watch; /* NULL: nobody looks */
+    bool shares_memory;     /* apart by its driver alone: what it takes, the host lacks */
     const atomic_int *stop; /* not 0: the step is to fail soon; NULL: nobody will want that */
     dev_op_fn *on_op;       /* called after every op; NULL: nobody looks */
     void *on_op_user;
@@ -114,6 +115,11 @@ void dev_memory_give_back(struct dev *d, void *mem);
 size_t dev_memory_left(const struct dev *d);
 size_t dev_memory_all(const struct dev *d);
 
+/* Memory of the host that a device that is apart reads in place, over a bus; both use one address.
+ * It cannot be moved or evicted. */
+int dev_host_take(struct dev *d, void **mem, size_t bytes, struct err *e);
+void dev_host_give_back(struct dev *d, void *mem);
+
 /* A tensor in the device's memory as the host can read it: itself, or a copy for which all queued
  * work was waited for. Valid until the third look after it. data NULL after a failure. */
 struct tensor dev_look(struct dev *d, const struct tensor *t);
@@ -128,8 +134,9 @@ int dev_lanes(struct dev *d, int n, size_t bytes, void **mem, struct err *e);
 int dev_send(struct dev *d, int lane, void *to, size_t bytes, struct err *e);
 void dev_lanes_close(struct dev *d); /* also after a failure */
 
-/* The first n blocks of random numbers to memory of the device, as a step's work. */
-void dev_random(struct dev *d, const struct quant_random *q, size_t n, void *to);
+/* n blocks of random numbers from block `first` on, a multiple of 8, to memory that the device
+ * sees, as a step's work. */
+void dev_random(struct dev *d, const struct quant_random *q, size_t first, size_t n, void *to);
 
 /* dev_copy() between steps. */
 int dev_copy_now(struct dev *d, void *to, const void *from, size_t bytes, struct err *e);

@@ -79,7 +79,8 @@ struct expert {
 
 struct expert_set {
     int n;
-    const struct expert *e; /* ascending id */
+    const struct expert *e;     /* ascending id */
+    const struct expert *there; /* the same in memory of a device that is apart; NULL: not there */
 };
 
 struct attention {

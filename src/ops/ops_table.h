@@ -55,7 +55,7 @@ struct ops {
     void (*begin)(struct dev *);               /* a step begins */
     int (*wait)(struct dev *, struct err *);   /* until queued work is done */
     void (*copy)(struct dev *, void *, const void *, size_t);   /* dev_copy() */
-    void (*random)(struct dev *, const struct quant_random *, size_t, void *); /* dev_random() */
+    void (*random)(struct dev *, const struct quant_random *, size_t, size_t, void *);
     struct tensor (*look)(struct dev *, const struct tensor *); /* dev_look() */
     bool (*replay)(struct dev *, const struct rows *, const struct rows *, struct tensor *);
     bool (*results)(struct dev *, struct tensor *); /* dev_replay(), dev_results() */
@@ -69,6 +69,8 @@ struct ops {
     double (*between)(struct dev *, int, int);
     void (*stall)(struct dev *, double);
     void (*give_back)(struct dev *, void *);
+    int (*take_host)(struct dev *, void **, size_t, struct err *); /* dev_host_take() */
+    void (*give_back_host)(struct dev *, void *);
     size_t (*left)(const struct dev *, size_t *all);
 };
 

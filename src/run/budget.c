@@ -174,7 +174,8 @@ static int must_stream(struct budget *b, const struct budget_ask *ask, struct mo
 static int plan_stream(struct budget *b, const struct budget_ask *ask, struct model *m,
                        struct dev *d, struct err *e)
 {
-    size_t room = less(room_of(b, ask), b->taken), held = model_info(m)->held_bytes;
+    size_t room = less(room_of(b, ask), b->taken);
+    size_t held = dev_is_apart(d) ? 0 : model_info(m)->held_bytes; /* they are there already */
     size_t left = less(less(room, held), b->converted + ask->experts_least);
     b->n_session = 1;
     TRY(plan_sizes(b, m, d, (int)MIN(model_info(m)->ctx_trained, MIN_CTX), e));

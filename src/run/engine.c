@@ -28,7 +28,9 @@
 #define SCRATCH_SHARE 8 /* if scratch then takes at most so much of the experts' memory */
 #define ROWS_GPU 4096   /* an expert then has rows enough for a tile; halved while scratch takes */
 #define ROWS_GPU_LEAST 512 /* more than that share of the GPU's memory */
-#define GPU_SHARE 95 /* per cent of a GPU's free memory that is taken */
+#define GPU_KEEP 20   /* such a part of a GPU's free memory is left to kernels, graphs, others; */
+#define GPU_KEEP_MOST ((size_t)1 << 30) /* this, if that is less */
+#define HOST_KEEP 10  /* per cent of the host's */
 #define GPU_WORTH ((size_t)1 << 30) /* a smaller model has answered before a GPU is open */
 #define CODE_BYTES ((size_t)8 << 20) /* of the program and its libraries in memory */
 
@@ -167,6 +169,48 @@ static int default_rows(const struct engine *e, size_t model_bytes)
     return model_bytes < LARGE_BYTES ? ROWS_SMALL : ROWS_LARGE;
 }
 
+static size_t less(size_t a, size_t b)
+{
+    return a > b ? a - b : 0;
+}
+
+/* What a GPU may still hold. */
+static size_t gpu_room(const struct engine *e, const struct dstar_options *o)
+{
+    size_t left = dev_memory_left(e->dev), taken = less(e->gpu_free, left);
+    size_t room = less(left, MIN(e->gpu_free / GPU_KEEP, GPU_KEEP_MOST));
+    return o->gpu_memory_bytes ? MIN(room, less(o->gpu_memory_bytes, taken)) : room;
+}
+
+/* The other weights are there already. Experts beside which nothing else would fit are split, as
+ * far as the plan is concerned like those that are streamed. Fewer rows where scratch would take
+ * much of what the weights leave. */
+static int plan_apart(struct engine *e, const struct dstar_options *o, struct budget_ask *ask,
+                      struct err *err)
+{
+    int n, code;
+    size_t all = (size_t)expert_split_bytes(model_expert_map(e->model), &n), spare;
+    ask->memory_bytes = ask->machine = MAX(gpu_room(e, o), 1);
+    if (!is_auto(o) || o->gpu_memory_bytes)
+        ask->experts_least = all / (size_t)MAX(n, 1);
+    else /* nobody asked for a GPU that lacks room */
+        ask->experts_least = 0;
+    ask->experts_most = ask->mapped = all;
+    ask->taken = 0;
+    for (;; ask->max_rows /= 2) {
+        code = budget_plan(&e->budget, ask, e->model, e->dev, err);
+        spare = e->budget.is_streaming ? ask->memory_bytes : less(ask->memory_bytes, all);
+        if (o->max_rows || ask->max_rows <= ROWS_GPU_LEAST ||
+            e->budget.scratch <= spare / SCRATCH_SHARE)
+            break;
+        *err = (struct err){ 0 };
+    }
+    e->budget.mapped = 0;
+    return code < 0 ? err_prefix(err, "device %s, beside %s of weights that every token needs",
+                                 e->dev->name,
+                                 bytes_text((double)model_info(e->model)->held_bytes).s) : 0;
+}
+
 static int plan(struct engine *e, const struct dstar_options *o, struct err *err)
 {
     struct expert_shelf_ask experts;
@@ -182,20 +226,9 @@ static int plan(struct engine *e, const struct dstar_options *o, struct err *err
     };
     TRY(stream_list(e, o, &experts, err));
     expert_store_sizes(&experts, &ask.experts_least, &ask.experts_most);
-    if (dev_is_apart(e->dev)) { /* the weights are there already */
-        size_t left = dev_memory_left(e->dev) / 100 * GPU_SHARE;
-        ask.memory_bytes = ask.memory_bytes ? MIN(ask.memory_bytes, left) : left;
-        ask.taken = ask.experts_least = ask.experts_most = 0;
-    }
     ask.max_rows = o->max_rows ? o->max_rows : default_rows(e, ask.mapped);
-    ask.mapped = dev_is_apart(e->dev) ? 0 : ask.mapped;
-    int code = budget_plan(&e->budget, &ask, e->model, e->dev, err);
-    while (dev_is_apart(e->dev) && !o->max_rows && ask.max_rows > ROWS_GPU_LEAST &&
-           e->budget.scratch > ask.memory_bytes / SCRATCH_SHARE) {
-        ask.max_rows /= 2;
-        *err = (struct err){ 0 };
-        code = budget_plan(&e->budget, &ask, e->model, e->dev, err);
-    }
+    int code = dev_is_apart(e->dev) ? plan_apart(e, o, &ask, err)
+                                    : budget_plan(&e->budget, &ask, e->model, e->dev, err);
     size_t more = e->budget.scratch * (ROWS_STREAM / ROWS_LARGE);
     if (code == 0 && e->budget.is_streaming && !o->max_rows && ask.max_rows == ROWS_LARGE &&
         more <= e->budget.experts / SCRATCH_SHARE) {
@@ -210,7 +243,7 @@ static int plan(struct engine *e, const struct dstar_options *o, struct err *err
     if (code < 0)
         return err_prefix(err, "%s", o->model);
     const struct budget *b = &e->budget;
-    if (b->taken + b->total > b->available && b->is_streaming)
+    if (b->taken + b->total > b->available && b->is_streaming && !dev_is_apart(e->dev))
         log_put(&e->log, LOG_WARN, "%s: %s of memory are less than the least, %s: that is "
                 "taken, and every token waits for the disk", o->model,
                 bytes_text((double)b->available).s, bytes_text((double)b->least).s);
@@ -272,6 +305,10 @@ static int open_model(struct engine *e, const struct dstar_options *o, struct er
     struct model_options m = { .simulate = o->cache_simulation, .with_mtp = o->mtp };
     TRY(progress(o, "device", 0.01, err));
     TRY(open_device(e, o, err));
+    if (dev_is_apart(e->dev)) {
+        e->gpu_free = dev_memory_left(e->dev);
+        m.room = gpu_room(e, o);
+    }
     TRY(progress(o, "weights", 0.02, err));
     TRY(model_open(&e->model, e->files, e->dev, &m, err));
     e->identity.n_vocab = model_info(e->model)->n_vocab;
@@ -283,13 +320,52 @@ static int open_model(struct engine *e, const struct dstar_options *o, struct er
 static void tell_memory(const struct engine *e)
 {
     const struct budget *b = &e->budget;
-    size_t weights = model_info(e->model)->there_bytes, left = dev_memory_left(e->dev);
-    size_t rest = b->scratch + b->cache + b->session * (size_t)b->n_session;
-    log_put(&e->log, LOG_INFO, "%s: device %s: %s of weights, %s of cache for %d tokens, %s of a "
-            "conversation's state, %s for a step; %s stay free", e->path, e->dev->name,
-            bytes_text((double)weights).s, bytes_text((double)b->cache).s, b->ctx,
+    const struct expert_split *s = &e->split;
+    size_t rest = b->scratch + b->cache + b->session * (size_t)b->n_session + s->near_bytes;
+    log_put(&e->log, LOG_INFO, "%s: device %s: %s of weights that every token needs, %d of %d "
+            "experts (%s), %s of cache for %d tokens, %s of a conversation's state, %s for a step; "
+            "%s stay free", e->path, e->dev->name,
+            bytes_text((double)model_info(e->model)->held_bytes).s, s->n_near, s->n,
+            bytes_text((double)s->near_bytes).s, bytes_text((double)b->cache).s, b->ctx,
             bytes_text((double)b->session).s, bytes_text((double)b->scratch).s,
-            bytes_text((double)(left > rest ? left - rest : 0)).s);
+            bytes_text((double)less(dev_memory_left(e->dev), rest)).s);
+    if (!expert_split_all(s))
+        log_put(&e->log, LOG_INFO, "%s: memory of the host: %s, page-locked, for the other %d "
+                "experts", e->path, bytes_text((double)(s->bytes - s->near_bytes)).s,
+                s->n - s->n_near);
+}
+
+/* For experts that a GPU reads from the host. */
+static size_t host_room(const struct engine *e, const struct dstar_options *o)
+{
+    size_t available = cpu_memory_available();
+    if (e->dev->shares_memory)
+        return 0;
+    if (o->memory_bytes)
+        return less(o->memory_bytes, cpu_rss().anonymous + CODE_BYTES);
+    return available ? available / 100 * (100 - HOST_KEEP) : SIZE_MAX;
+}
+
+/* Which experts a device that is apart will hold: popular ones first. What it is given comes in
+ * large pieces, each rounded up by its driver. */
+static int split_experts(struct engine *e, const struct dstar_options *o, struct err *err)
+{
+    struct expert_profile p;
+    int popular = stream_popular(e, o, &p, err);
+    if (popular < 0)
+        return popular;
+    size_t room = e->budget.experts - e->budget.experts / 512, host = host_room(e, o);
+    int code = expert_split_open(&e->split, model_expert_map(e->model), popular ? p.count : NULL,
+                                 e->budget.is_streaming ? room : SIZE_MAX, err);
+    if (popular)
+        free(p.count);
+    const struct expert_split *s = &e->split;
+    if (code < 0 || s->bytes - s->near_bytes <= host)
+        return code;
+    return err_set(err, ERR_NO_MEMORY, "%s: device %s has room for %d of %d experts; the others "
+                   "need %s of the host's memory, %s may be taken", e->path, e->dev->name,
+                   s->n_near, s->n, bytes_text((double)(s->bytes - s->near_bytes)).s,
+                   bytes_text((double)host).s);
 }
 
 static int tell_loading(void *user, const char *what, double done)
@@ -302,10 +378,12 @@ static int load_model(struct engine *e, const struct dstar_options *o, struct er
 {
     struct dstar_options copy = *o;
     const struct report told = { tell_loading, &copy };
-    if (dev_is_apart(e->dev))
+    if (dev_is_apart(e->dev)) {
+        TRY(split_experts(e, o, err));
         tell_memory(e);
+    }
     TRY(take_memory(e, err));
-    return model_load(e->model, &told, err);
+    return model_load(e->model, &e->split, &told, err);
 }
 
 static int open_all(struct engine *e, const struct dstar_options *o, struct err *err)
@@ -330,7 +408,7 @@ static int open_all(struct engine *e, const struct dstar_options *o, struct err 
     }
     if (o->part == DSTAR_ALL) {
         TRY(progress(o, "memory", 0.2, err));
-        if (e->budget.is_streaming)
+        if (e->budget.is_streaming && !dev_is_apart(e->dev))
             TRY(stream_open(e, o, err));
         TRY(load_model(e, o, err));
     }
@@ -364,6 +442,7 @@ void engine_close(struct engine *e)
     lock_free(e->text_lock);
     tokenizer_close(e->text);
     stream_close(e);
+    expert_split_close(&e->split);
     model_close(e->model);
     dev_close(e->dev);
     weights_close(e->files);

@@ -32,6 +32,8 @@ struct engine {
     struct lock *text_lock;   /* the tokenizer caches */
     struct vocab_rules rules;
     struct budget budget;
+    size_t gpu_free;          /* of a device that is apart, before anything was taken */
+    struct expert_split split; /* its experts */
     void *scratch;
     struct kv_mem pool_mem;
     struct kv_bytes pool_bytes;

@@ -9,7 +9,6 @@
 
 #include "expert_expect.h"
 #include "expert_probe.h"
-#include "expert_profile.h"
 #include "file.h"
 
 #include <stdio.h>
@@ -53,29 +52,39 @@ static int profile_open(struct expert_profile *p, const struct engine *e, struct
     return p->count ? 0 : err_set(err, ERR_NO_MEMORY, "out of memory for popular experts");
 }
 
-static int read_popular(struct engine *e, struct expert_profile *p, struct err *err)
+static int read_popular(const char *path, struct expert_profile *p, struct err *err)
 {
     struct buf text;
     buf_init(&text, MAX_PROFILE_BYTES);
-    int code = file_read_all(&text, e->popular, err);
+    int code = file_read_all(&text, path, err);
     if (code == 0)
-        code = expert_profile_read(p, text.data ? text.data : "", text.len, e->popular, err);
+        code = expert_profile_read(p, text.data ? text.data : "", text.len, path, err);
     buf_release(&text);
     return code;
 }
 
-static int take_popular(struct engine *e, const struct report *told, struct err *err)
+int stream_popular(struct engine *e, const struct dstar_options *o, struct expert_profile *p,
+                   struct err *err)
+{
+    struct err why = { 0 };
+    if (!o->popular || !file_exists(o->popular))
+        return 0;
+    TRY(profile_open(p, e, err));
+    if (read_popular(o->popular, p, &why) == 0)
+        return 1;
+    log_put(&e->log, LOG_WARN, "%s; it is not used", why.text);
+    free(p->count);
+    return 0;
+}
+
+static int take_popular(struct engine *e, const struct dstar_options *o,
+                        const struct report *told, struct err *err)
 {
     struct expert_profile p;
-    struct err why = { 0 };
-    if (!e->popular || !file_exists(e->popular))
-        return 0;
-    TRY(profile_open(&p, e, err));
-    int code = 0;
-    if (read_popular(e, &p, &why) < 0)
-        log_put(&e->log, LOG_WARN, "%s; it is not used", why.text);
-    else
-        code = expert_store_popular(e->store, &p, told, err);
+    int code = stream_popular(e, o, &p, err);
+    if (code <= 0)
+        return code;
+    code = expert_store_popular(e->store, &p, told, err);
     free(p.count);
     return code;
 }
@@ -245,7 +254,7 @@ int stream_open(struct engine *e, const struct dstar_options *o, struct err *err
     e->popular = o->popular ? strdup(o->popular) : NULL;
     if (o->popular && !e->popular)
         return err_set(err, ERR_NO_MEMORY, "%s: out of memory", o->popular);
-    return take_popular(e, &told, err);
+    return take_popular(e, o, &told, err);
 }
 
 void stream_close(struct engine *e)

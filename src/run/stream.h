@@ -3,6 +3,7 @@
 #define DS_STREAM_H
 
 #include "engine.h"
+#include "expert_profile.h"
 
 #include <stdatomic.h>
 
@@ -27,6 +28,11 @@ void stream_list_used(const struct engine *e, struct buf *out);
 /* Read n of them ahead, checked ones that lie anywhere, as far as they are worth more than what is
  * in memory; nothing without a store. Ends early when *cancelled. A failure is said, no more. */
 void stream_restore(struct engine *e, const void *used, int n, atomic_int *cancelled);
+
+/* 1: the options' file of popular experts was read into p, whose count the caller then frees; 0:
+ * there is none that could be used, which was said. */
+int stream_popular(struct engine *e, const struct dstar_options *o, struct expert_profile *p,
+                   struct err *err);
 
 /* Keeps what was popular; says why when it cannot. Also without a store. */
 void stream_close(struct engine *e);

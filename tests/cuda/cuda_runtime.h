@@ -89,7 +89,7 @@ struct emu_machine {
     size_t dynamic_bytes, shared_bytes, used_bytes; /* shared: to be poisoned */
     alignas(256) uint8_t shared[EMU_SHARED], dynamic[EMU_DYNAMIC];
     size_t memory_bytes; /* what the GPU says it has */
-    bool no_driver;
+    bool no_driver, integrated;
 };
 extern emu_machine emu;
 
@@ -430,6 +430,7 @@ struct cudaDeviceProp {
     char name[64];
     int major, minor, multiProcessorCount;
     size_t sharedMemPerBlockOptin, sharedMemPerMultiprocessor;
+    int integrated;
 };
 
 static inline cudaError_t cudaDriverGetVersion(int *v) { *v = emu.no_driver ? 0 : 13000; return 0; }
@@ -441,7 +442,7 @@ static inline cudaError_t cudaGetDeviceCount(int *n)
 static inline cudaError_t cudaSetDevice(int) { return 0; }
 static inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int)
 {
-    *p = { "emulated GPU", 0, 0, 1, EMU_DYNAMIC, EMU_DYNAMIC };
+    *p = { "emulated GPU", 0, 0, 1, EMU_DYNAMIC, EMU_DYNAMIC, emu.integrated };
     return 0;
 }
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
@@ -449,9 +450,12 @@ template <class F> static inline cudaError_t cudaFuncSetAttribute(F *, cudaFuncA
 {
     return n > EMU_DYNAMIC;
 }
+size_t emu_device_used();
 static inline cudaError_t cudaMemGetInfo(size_t *a, size_t *b)
 {
-    *a = *b = emu.memory_bytes;
+    size_t used = emu_device_used();
+    *b = emu.memory_bytes;
+    *a = *b > used ? *b - used : 0;
     return 0;
 }
 static inline cudaError_t cudaStreamCreate(cudaStream_t *s) { *s = 1; return 0; }
@@ -502,6 +506,13 @@ template <class T> static inline cudaError_t cudaMallocHost(T **p, size_t n)
     *p = (T *)aligned_alloc(256, (n + 255) / 256 * 256);
     if (*p)
         memset((void *)*p, 0xff, n);
+    return *p ? 0 : cudaErrorMemoryAllocation;
+}
+void *emu_host_take(size_t n); /* counted */
+enum { cudaHostAllocMapped = 2 };
+static inline cudaError_t cudaHostAlloc(void **p, size_t n, unsigned)
+{
+    *p = emu_host_take(n);
     return *p ? 0 : cudaErrorMemoryAllocation;
 }
 static inline cudaError_t cudaFree(void *p) { emu_device_give_back(p); return 0; }

@@ -13,7 +13,8 @@ emu_machine emu;
 /* One range, handed out in ascending order; all of it is free again when nothing is in use. */
 static struct {
     uint8_t *base;
-    size_t used;
+    size_t used, taken; /* addresses; bytes in use */
+    uint32_t *pages;    /* of the range that begins at a page */
     int n_use;
 } space;
 
@@ -35,16 +36,26 @@ void emu_copy(void *to, const void *from, size_t n)
     pthread_mutex_unlock(&one);
 }
 
+static void *addresses(size_t n, int rights)
+{
+    return mmap(NULL, n, rights, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
 void *emu_device_take(size_t n)
 {
     size_t all = (n + 4095) / 4096 * 4096;
-    if (!space.base)
-        space.base = (uint8_t *)mmap(NULL, SPACE, PROT_NONE,
-                                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (space.base == MAP_FAILED || all > SPACE - space.used)
+    if (!space.base) {
+        space.base = (uint8_t *)addresses(SPACE, PROT_NONE);
+        space.pages = (uint32_t *)addresses(SPACE / 4096 * sizeof *space.pages,
+                                            PROT_READ | PROT_WRITE);
+    }
+    if (space.base == MAP_FAILED || space.pages == MAP_FAILED || all > SPACE - space.used ||
+        space.taken + all > emu.memory_bytes)
         return NULL;
     uint8_t *p = space.base + space.used;
+    space.pages[space.used / 4096] = (uint32_t)(all / 4096);
     space.used += all;
+    space.taken += all;
     space.n_use++;
     emu_device_open(true);
     memset(p, 0xff, n);
@@ -54,10 +65,23 @@ void *emu_device_take(size_t n)
 
 void emu_device_give_back(void *p)
 {
-    if (!p || --space.n_use > 0)
+    if (!p)
+        return;
+    space.taken -= (size_t)space.pages[((uint8_t *)p - space.base) / 4096] * 4096;
+    if (--space.n_use > 0)
         return;
     madvise(space.base, space.used, MADV_DONTNEED);
     space.used = 0;
+}
+
+size_t emu_device_used()
+{
+    return space.taken;
+}
+
+extern "C" void emu_set_integrated(int yes)
+{
+    emu.integrated = yes;
 }
 
 /* ---- launches ------------------------------------------------------------------------------ */
@@ -192,13 +216,13 @@ struct emu_graph {
 
 static emu_graph *capturing;
 static bool invalid;
-static enum { NO_FAULT, FAULT_CAPTURE, FAULT_LAUNCH } fault;
+static enum { NO_FAULT, FAULT_CAPTURE, FAULT_LAUNCH, FAULT_HOST } fault;
 static int n_replay;
 
-/* The next end of a capture or launch of a graph fails. */
+/* The next end of a capture, launch of a graph or taking of page-locked memory fails. */
 extern "C" void emu_set_fault(int which)
 {
-    fault = which == 1 ? FAULT_CAPTURE : FAULT_LAUNCH;
+    fault = which == 1 ? FAULT_CAPTURE : which == 2 ? FAULT_LAUNCH : FAULT_HOST;
 }
 
 /* Launches of graphs since the last call. */
@@ -215,6 +239,24 @@ static bool strikes(int which)
     if (now)
         fault = NO_FAULT;
     return now;
+}
+
+static size_t host_bytes;
+
+void *emu_host_take(size_t n)
+{
+    void *p = NULL;
+    if (!strikes(FAULT_HOST) && cudaMallocHost(&p, n) == 0)
+        host_bytes += n;
+    return p;
+}
+
+/* Page-locked memory that kernels may read, taken since the last call. */
+extern "C" size_t emu_take_host()
+{
+    size_t n = host_bytes;
+    host_bytes = 0;
+    return n;
 }
 
 void emu_do(emu_work *w)

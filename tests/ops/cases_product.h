@@ -467,7 +467,7 @@ static void experts_case(enum dtype half, enum dtype down, int n, enum fill fill
 {
     int n_embd = n % 2 ? 256 : 2304, n_mid = 512, n_expert = 9;
     struct expert e[3];
-    struct experts_in p = { .some = { 3, e }, .clamp = 2.5f };
+    struct experts_in p = { .some = { .n = 3, .e = e }, .clamp = 2.5f };
     for (int i = 0; i < 3; i++)
         e[i] = (struct expert){ 3 * i + 1, random_weights(half, n_embd, n_mid),
                                 random_weights(half, n_embd, n_mid),

@@ -193,7 +193,7 @@ static void do_route(struct layer_job *j)
 
 static void do_experts(struct layer_job *j)
 {
-    struct expert_set some = { 32, j->e };
+    struct expert_set some = { .n = 32, .e = j->e };
     op_experts(j->d, &j->part, &some, &j->route, &j->x, 10);
 }
 

@@ -55,6 +55,7 @@ static int describe(struct cuda *c, int index, struct err *e)
              p.major, p.minor, p.multiProcessorCount, c->exact ? ", exact" : "");
     c->shared_max = p.sharedMemPerBlockOptin;
     c->n_unit = p.multiProcessorCount;
+    c->dev.shares_memory = p.integrated;
     return 0;
 }
 
@@ -135,6 +136,22 @@ void cuda_memory_free(struct dev *d, void *mem)
 {
     (void)d;
     cudaFree(mem);
+}
+
+int cuda_host_new(struct dev *d, void **mem, size_t bytes, struct err *e)
+{
+    *mem = NULL;
+    cudaError_t code = bytes ? cudaHostAlloc(mem, bytes, cudaHostAllocMapped) : cudaSuccess;
+    if (code == cudaSuccess)
+        return 0;
+    return err_set(e, ERR_NO_MEMORY, "device %s: %zu bytes of page-locked memory: %s", d->name,
+                   bytes, cudaGetErrorString(code));
+}
+
+void cuda_host_free(struct dev *d, void *mem)
+{
+    (void)d;
+    cudaFreeHost(mem);
 }
 
 size_t cuda_memory_left(const struct dev *d, size_t *all)

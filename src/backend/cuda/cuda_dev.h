@@ -14,4 +14,8 @@ int cuda_memory_new(struct dev *d, void **mem, size_t bytes, struct err *e);
 void cuda_memory_free(struct dev *d, void *mem);
 size_t cuda_memory_left(const struct dev *d, size_t *all);
 
+/* Memory of the host that kernels read in place. */
+int cuda_host_new(struct dev *d, void **mem, size_t bytes, struct err *e);
+void cuda_host_free(struct dev *d, void *mem);
+
 #endif

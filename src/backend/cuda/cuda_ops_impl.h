@@ -59,7 +59,7 @@ double cuda_between(struct dev *, int, int);
 void cuda_stall(struct dev *, double);
 void cuda_marks_free(struct dev *);
 
-void cuda_random(struct dev *, const struct quant_random *, size_t, void *);
+void cuda_random(struct dev *, const struct quant_random *, size_t, size_t, void *);
 
 void cuda_route(struct dev *, struct route *, const struct tensor *, const struct router *,
                 const struct rows *);

@@ -25,6 +25,8 @@ void cuda_ops_fill(struct ops *ops)
     ops->take = cuda_memory_new;
     ops->move = cuda_move;
     ops->give_back = cuda_memory_free;
+    ops->take_host = cuda_host_new;
+    ops->give_back_host = cuda_host_free;
     ops->left = cuda_memory_left;
     ops->embed = cuda_embed;
     ops->gather = cuda_gather;

@@ -24,7 +24,7 @@ __device__ __forceinline__ int set_place(const struct cu_set *s, int id)
 __device__ __forceinline__ struct cu_weights set_weights(const struct cu_matrices *m, int e)
 {
     if (m->each)
-        return m->each[e];
+        return weights_in(m->each, e);
     struct cu_weights w = m->first;
     w.data += (size_t)e * m->pitch;
     w.scale += (size_t)e * m->scale_pitch;

@@ -46,8 +46,7 @@ struct experts {
     const struct expert_set *some;
     float clamp;
     int n_pair, n_mid;
-    bool regular[N_MATRIX];              /* experts follow each other at equal distances */
-    const struct cu_weights *w[N_MATRIX]; /* else: on the device, [set] */
+    const struct expert *each; /* [set] on the device; NULL: they lie at equal distances */
     struct grouping g;
     float *gate, *up;
     uint8_t *packed;                     /* x, or what goes into down */
@@ -86,28 +85,27 @@ static bool is_regular(const struct expert_set *some, int which)
     return true;
 }
 
-/* What the device must be told of the set: nothing where it is regular. */
+/* What the device must be told of the set: nothing where it is regular, or known there. */
 static void show_set(struct dev *d, struct experts *p)
 {
     size_t n = (size_t)p->some->n;
-    p->g.first_id = p->some->e[0].id;
-    for (int m = 0; m < N_MATRIX; m++) {
-        p->regular[m] = is_regular(p->some, m);
-        struct cu_weights *w = NULL;
-        if (!p->regular[m])
-            w = (struct cu_weights *)cuda_stage(d, n * sizeof *w);
-        for (size_t i = 0; i < n && w; i++)
-            w[i] = weights_of(matrix(&p->some->e[i], m));
-        if (w)
-            p->w[m] = (const struct cu_weights *)cuda_send(d, w, n * sizeof *w);
-    }
-    if (p->regular[GATE] && p->regular[UP] && p->regular[DOWN])
+    const struct expert *e = p->some->e;
+    p->g.first_id = e[0].id;
+    p->each = p->some->there;
+    if (p->each || (is_regular(p->some, GATE) && is_regular(p->some, UP) &&
+                    is_regular(p->some, DOWN)))
         return;
-    int *id = (int *)cuda_stage(d, n * sizeof *id);
-    for (size_t i = 0; i < n && id; i++)
-        id[i] = p->some->e[i].id;
-    if (id)
-        p->g.id = (const int *)cuda_send(d, id, n * sizeof *id);
+    size_t bytes = n * (sizeof *e + sizeof(int));
+    struct expert *list = (struct expert *)cuda_stage(d, bytes);
+    if (!list)
+        return;
+    int *id = (int *)(void *)(list + n);
+    for (size_t i = 0; i < n; i++) {
+        list[i] = e[i];
+        id[i] = e[i].id;
+    }
+    p->each = (const struct expert *)cuda_send(d, list, bytes);
+    p->g.id = (const int *)(const void *)(p->each + n);
 }
 
 /* Sizes follow from shapes alone, so that planning sees the same ones. */
@@ -142,9 +140,9 @@ static void product(struct dev *d, struct experts *p, int which, float *out)
     c.w = weights_of(w);
     c.groups = p->g.groups;
     c.n_tile = (int)group_tiles(&p->g);
-    c.expert = p->w[which];
-    c.expert_pitch = p->regular[which] ? distance(p->some, which) : 0;
-    c.expert_scale_pitch = p->regular[which] ? scale_distance(p->some, which) : 0;
+    c.each = p->each ? matrix(p->each, which) : NULL;
+    c.expert_pitch = p->each ? 0 : distance(p->some, which);
+    c.expert_scale_pitch = p->each ? 0 : scale_distance(p->some, which);
     c.in_div = down ? 0 : p->g.n_used;
     c.out_pairs = down;
     c.x = (const uint8_t *)(down ? (void *)p->gate : p->x->data);
@@ -168,11 +166,9 @@ static void product(struct dev *d, struct experts *p, int which, float *out)
 
 static struct cu_matrices matrices(const struct experts *p, int which)
 {
-    struct cu_matrices m = { weights_of(matrix(&p->some->e[0], which)), 0, 0, p->w[which] };
-    if (p->regular[which]) {
-        m.pitch = distance(p->some, which);
-        m.scale_pitch = scale_distance(p->some, which);
-    }
+    struct cu_matrices m = { weights_of(matrix(&p->some->e[0], which)),
+                             distance(p->some, which), scale_distance(p->some, which),
+                             p->each ? matrix(p->each, which) : NULL };
     return m;
 }
 

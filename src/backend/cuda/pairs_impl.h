@@ -14,8 +14,8 @@ struct cu_set {
 /* One matrix of every expert of the set. */
 struct cu_matrices {
     struct cu_weights first;
-    size_t pitch, scale_pitch;     /* bytes from one expert to the next */
-    const struct cu_weights *each; /* [n]; NULL: they lie at equal distances */
+    size_t pitch, scale_pitch; /* bytes from one expert to the next */
+    const struct tensor *each; /* of the first in a list of experts; NULL: at equal distances */
 };
 
 struct cu_pairs {

@@ -11,6 +11,14 @@ struct cu_weights {
     size_t pitch, scale_pitch;
 };
 
+/* Those of place e, with `first` one matrix of the first of many experts. */
+__device__ __forceinline__ struct cu_weights weights_in(const struct tensor *first, int e)
+{
+    const struct tensor *t =
+        (const struct tensor *)((const char *)first + (size_t)e * sizeof(struct expert));
+    return { (const uint8_t *)t->data, t->scale, t->pitch, t->scale_pitch };
+}
+
 #define GROUP_TILE 128 /* activation rows that many-row kernels take together */
 
 struct cu_tile {
@@ -36,7 +44,8 @@ struct cu_product {
     struct cu_weights w;            /* job j begins at row j * rows */
     const struct cu_groups *groups; /* experts; NULL: none */
     int n_tile;                     /* of them, at most */
-    const struct cu_weights *expert; /* [set]; NULL: they lie expert_pitch bytes apart from w on */
+    const struct tensor *each; /* a matrix of the set's first expert, in a list of them; NULL: all
+                                  lie expert_pitch bytes apart from w on */
     size_t expert_pitch, expert_scale_pitch;
     int in_div, out_pairs; /* experts: input row pair / in_div, 0: place in the list; output row */
     const uint8_t *x;      /* activations: float32, or packed */
@@ -61,8 +70,8 @@ __device__ __forceinline__ struct cu_job job_at(const struct cu_product *p, int 
     if (z >= p->groups->n_active)
         return j;
     int e = p->groups->active[z];
-    if (p->expert)
-        j.w = p->expert[e];
+    if (p->each)
+        j.w = weights_in(p->each, e);
     j.w.data += (size_t)e * p->expert_pitch;
     j.w.scale += (size_t)e * p->expert_scale_pitch;
     j.row0 = 0;

@@ -1,0 +1,36 @@
+/* expert_split.h - which routed experts lie in a device's own memory, when not all of them fit. */
+#ifndef DS_EXPERT_SPLIT_H
+#define DS_EXPERT_SPLIT_H
+
+#include "expert_map.h"
+
+#define EXPERT_ALIGN 256 /* of every part of an expert, wherever it lies */
+
+static inline uint64_t expert_part_room(uint64_t bytes)
+{
+    return (bytes + EXPERT_ALIGN - 1) / EXPERT_ALIGN * EXPERT_ALIGN;
+}
+
+struct expert_split {
+    uint8_t *near;     /* [n_layer * n_expert] 1: in the device's memory; 0: in the host's */
+    int n, n_near;     /* experts that there are, that lie near */
+    uint64_t bytes, near_bytes; /* of those, with every part aligned */
+    double far_bytes;  /* for each expert that a token uses in every layer, if it uses those of a
+                          layer alike, or as counted: so many bytes lie far */
+};
+
+/* At most `room` bytes near: the most used ones, whatever their layers. count: [n_layer * n_expert]
+ * uses, or NULL; among equals, every layer gets the same share. */
+int expert_split_open(struct expert_split *s, const struct expert_map *map, const uint32_t *count,
+                      uint64_t room, struct err *e);
+void expert_split_close(struct expert_split *s);
+
+/* What all experts take, and how many there are. */
+uint64_t expert_split_bytes(const struct expert_map *map, int *n);
+
+static inline bool expert_split_all(const struct expert_split *s)
+{
+    return s->n_near == s->n;
+}
+
+#endif

@@ -1,0 +1,273 @@
+/* test_cuda_dial.c - a model whose experts lie partly in the GPU's memory and partly in the host's:
+ * in steps of one row, recorded ones too, of a few and of many it says, bit for bit, what it says
+ * when all of them lie in the GPU's; whatever their share, stored or made, ranked by a file or not.
+ * What fits neither there nor in the host's memory is refused before anything is taken. */
+#define _GNU_SOURCE
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "unit/scratch_dir.h"
+
+#include "cpu.h"
+#include "dwarfstar.h"
+#include "engine.h"
+#include "synth.h"
+
+#include <stdlib.h>
+
+/* The archive's may be without CUDA. */
+#ifndef HAVE_CUDA
+#define HAVE_CUDA
+#endif
+#include "../../src/backend/backend.c"
+
+#ifndef CUDA_ON_CARD
+/* The emulator's. */
+void emu_set_memory(size_t bytes);
+void emu_set_integrated(int yes);
+void emu_set_fault(int which); /* 3: the next page-locked memory is not had */
+size_t emu_take_host(void);
+int emu_take_replays(void);
+#endif
+
+enum { N_TOK = 10, N_VOCAB = 4096, N_LAYER = 3, N_EXPERT = 12 };
+#define SAID ((size_t)N_TOK * N_VOCAB)
+
+static const int chunks[] = { N_TOK, 4, 1 }; /* many rows, a few, one */
+
+struct bed {
+    struct scratch dir;
+    struct file_memory file, counted; /* the same model: stored; its bytes to be made */
+    float *want[COUNT_OF(chunks)]; /* by chunk: all experts in the GPU's memory */
+    uint64_t rest;                 /* of that memory, beside experts */
+    uint64_t experts;              /* bytes */
+    uint8_t identity[32];
+};
+
+static struct dstar_error error;
+
+static struct dstar_options options(const char *path)
+{
+    struct dstar_options o;
+    dstar_options_init(&o);
+    o.model = path;
+    o.device = "cuda";
+    o.ctx = 512;
+    o.max_rows = 32;
+    return o;
+}
+
+static dstar_engine *open_with(const struct dstar_options *o)
+{
+    dstar_engine *engine;
+    if (dstar_open(&engine, o, &error) < 0)
+        fail_msg("%s", error.text);
+    return engine;
+}
+
+static int keep(void *user, int pos, const float *logits, const float *mtp)
+{
+    (void)mtp;
+    memcpy((float *)user + (size_t)pos * N_VOCAB, logits, N_VOCAB * sizeof *logits);
+    return 0;
+}
+
+static float *say(dstar_engine *engine, int chunk)
+{
+    int32_t id[N_TOK];
+    float *said = calloc(SAID, sizeof *said);
+    assert_non_null(said);
+    for (int i = 0; i < N_TOK; i++)
+        id[i] = 37 * i % 1000 + 5;
+    struct dstar_text_eval job = { id, N_TOK, chunk, 0, keep, said };
+    if (dstar_eval(engine, &job, &error) < 0)
+        fail_msg("%s", error.text);
+    return said;
+}
+
+static void make_model(struct file_memory *m, bool counted)
+{
+    struct synth_options s = { .shape = "small", .recipe = "q2", .seed = 1, .n_layer = N_LAYER,
+                               .n_expert = N_EXPERT, .counted = counted,
+                               .tokenizer = "models/pebble/tokenizer.json" };
+    struct err e = { 0 };
+    if (synth_memory(&s, m, &e) < 0)
+        fail_msg("%s", e.text);
+}
+
+static int make(void **state)
+{
+    struct bed *b = calloc(1, sizeof *b);
+    assert_non_null(b);
+    scratch_open(&b->dir);
+    make_model(&b->file, false);
+    make_model(&b->counted, true);
+    struct dstar_options o = options(b->file.path);
+    dstar_engine *engine = open_with(&o);
+    const struct engine *e = engine_of(engine);
+    b->rest = MAX(e->gpu_free - dev_memory_left(e->dev) - e->split.near_bytes,
+                  model_info(e->model)->held_bytes + e->budget.total);
+    for (size_t c = 0; c < COUNT_OF(chunks); c++)
+        b->want[c] = say(engine, chunks[c]);
+    assert_true(expert_split_all(&e->split) && e->split.n == N_LAYER * N_EXPERT);
+    b->experts = e->split.bytes;
+    memcpy(b->identity, dstar_engine_info(engine)->identity, sizeof b->identity);
+    dstar_close(engine);
+    *state = b;
+    return 0;
+}
+
+static int drop(void **state)
+{
+    struct bed *b = *state;
+    for (size_t c = 0; c < COUNT_OF(chunks); c++)
+        free(b->want[c]);
+    file_memory_close(&b->file);
+    file_memory_close(&b->counted);
+    scratch_close(&b->dir);
+    free(b);
+    return 0;
+}
+
+static uint64_t room_for(const struct bed *b, double share)
+{
+    return b->rest + (uint64_t)(share * (double)b->experts);
+}
+
+/* The same bits, for every chunk, from an engine with these options; its split, for a while. */
+static struct expert_split compare(const struct bed *b, const struct dstar_options *o)
+{
+    static uint8_t near[N_LAYER * N_EXPERT];
+#ifndef CUDA_ON_CARD
+    emu_take_host();
+    emu_take_replays();
+#endif
+    dstar_engine *engine = open_with(o);
+    const struct engine *e = engine_of(engine);
+    struct expert_split s = e->split;
+    if (o->gpu_memory_bytes)
+        assert_true(e->gpu_free - dev_memory_left(e->dev) <= o->gpu_memory_bytes);
+    for (size_t c = 0; c < COUNT_OF(chunks); c++) {
+        float *said = say(engine, chunks[c]);
+        assert_memory_equal(said, b->want[c], SAID * sizeof *said);
+        free(said);
+    }
+#ifndef CUDA_ON_CARD
+    assert_int_equal(emu_take_host(), s.bytes - s.near_bytes);
+    assert_true(emu_take_replays() >= N_TOK - 3);
+#endif
+    s.near = memcpy(near, s.near, sizeof near);
+    dstar_close(engine);
+    return s;
+}
+
+static void any_share(void **state)
+{
+    struct bed *b = *state;
+    static const double share[] = { .9, .1 };
+    int before = N_LAYER * N_EXPERT;
+    for (size_t i = 0; i < COUNT_OF(share); i++) {
+        struct dstar_options o = options(b->file.path);
+        o.gpu_memory_bytes = room_for(b, share[i]);
+        struct expert_split s = compare(b, &o);
+        assert_true(s.n_near > 0 && s.n_near < before);
+        before = s.n_near;
+    }
+}
+
+/* Without a file of popular experts every layer has the same share, or one more. */
+static void made_where_they_lie(void **state)
+{
+    struct bed *b = *state;
+    struct dstar_options o = options(b->counted.path);
+    int n[N_LAYER] = { 0 };
+    o.gpu_memory_bytes = room_for(b, .6);
+    struct expert_split s = compare(b, &o);
+    for (int k = 0; k < s.n; k++)
+        n[k / N_EXPERT] += s.near[k];
+    for (int l = 0; l < N_LAYER; l++)
+        assert_in_range(n[l], s.n_near / N_LAYER, s.n_near / N_LAYER + 1);
+}
+
+/* All of the last layer, and the last expert of the others. */
+static bool is_popular(int key)
+{
+    return key / N_EXPERT == N_LAYER - 1 || key % N_EXPERT == N_EXPERT - 1;
+}
+
+static void popular_ones_lie_near(void **state)
+{
+    struct bed *b = *state;
+    struct dstar_options o = options(b->file.path);
+    uint32_t count[N_LAYER * N_EXPERT];
+    struct expert_profile p = { .n_layer = N_LAYER, .n_expert = N_EXPERT, .count = count };
+    struct buf text;
+    char path[512];
+    for (int i = 0; i < 32; i++)
+        snprintf(p.model + 2 * i, 3, "%02x", b->identity[i]);
+    for (int k = 0; k < N_LAYER * N_EXPERT; k++)
+        count[k] = is_popular(k) ? (uint32_t)(1000 + k) : 3;
+    buf_init(&text, 1 << 20);
+    expert_profile_write(&p, &text);
+    scratch_put(&b->dir, "popular", text.data, text.len);
+    buf_release(&text);
+    snprintf(path, sizeof path, "%s", scratch_file(&b->dir, "popular"));
+    o.popular = path;
+    o.gpu_memory_bytes = room_for(b, .5);
+    struct expert_split s = compare(b, &o);
+    assert_true(s.n_near > N_EXPERT + N_LAYER - 1 && s.n_near < s.n);
+    for (int k = 0; k < s.n; k++)
+        assert_true(s.near[k] || !is_popular(k));
+}
+
+static void refused(const struct dstar_options *o, const char *why)
+{
+    dstar_engine *engine = NULL;
+    assert_int_equal(dstar_open(&engine, o, &error), DSTAR_NO_MEMORY);
+    assert_null(engine);
+    if (!strstr(error.text, why))
+        fail_msg("%s", error.text);
+}
+
+static void does_not_fit(void **state)
+{
+    struct bed *b = *state;
+    struct dstar_options o = options(b->counted.path);
+    o.gpu_memory_bytes = room_for(b, .5);
+    o.memory_bytes = cpu_rss().anonymous + b->experts / 4;
+    refused(&o, "of the host's memory, ");
+    o.memory_bytes = 0;
+    o.gpu_memory_bytes = b->rest / 2;
+    refused(&o, "device cuda");
+    o.gpu_memory_bytes = 1 << 20;
+    refused(&o, "the weights that every token needs are");
+#ifndef CUDA_ON_CARD
+    o.gpu_memory_bytes = room_for(b, .5);
+    emu_set_integrated(1); /* there is no other memory */
+    refused(&o, "of the host's memory, 0");
+    emu_set_integrated(0);
+    assert_int_equal(emu_take_host(), 0);
+    emu_set_fault(3);
+    refused(&o, "bytes of page-locked memory");
+    o.gpu_memory_bytes = 0; /* the GPU itself is small */
+    emu_set_memory(room_for(b, .5));
+    compare(b, &o);
+    emu_set_memory((size_t)4 << 30);
+#endif
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(any_share),
+        cmocka_unit_test(made_where_they_lie),
+        cmocka_unit_test(popular_ones_lie_near),
+        cmocka_unit_test(does_not_fit),
+    };
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    return cmocka_run_group_tests(tests, make, drop);
+}

@@ -120,20 +120,28 @@ static void models_are_the_same(void **state)
 struct seen {
     int n; /* reports on weights */
     double last, until;
+    bool planned; /* what memory will be taken for was said */
 };
+
+static void hear(void *user, int level, const char *remark)
+{
+    struct seen *s = user;
+    (void)level;
+    s->planned |= strstr(remark, " of weights ") && strstr(remark, " stay free");
+}
 
 static int see(void *user, const char *what, double done)
 {
     struct seen *s = user;
     if (strcmp(what, "weights") == 0 && done > .1) {
         s->n++;
-        assert_true(done <= 1);
+        assert_true(done <= 1 && s->planned);
         s->last = done > s->last ? done : s->last;
     }
     return done > s->until;
 }
 
-/* Weights that are stored come in pieces, seen and ended by whoever opens the model. */
+/* Weights that are stored come in pieces, after the plan, seen and ended by whoever opens. */
 static void loading_is_seen(void **state)
 {
     (void)state;
@@ -152,10 +160,11 @@ static void loading_is_seen(void **state)
     open.device = "cuda";
     open.ctx = 512;
     open.progress = see;
-    open.progress_user = &half;
+    open.progress_user = open.log_user = &half;
+    open.log = hear;
     assert_int_equal(dstar_open(&engine, &open, &error), DSTAR_CANCELLED);
     assert_null(engine);
-    open.progress_user = &all;
+    open.progress_user = open.log_user = &all;
     if (dstar_open(&engine, &open, &error) < 0)
         fail_msg("%s", error.text);
     dstar_close(engine);

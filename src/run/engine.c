@@ -285,7 +285,6 @@ static int take_memory(struct engine *e, struct err *err)
 {
     const struct budget *b = &e->budget;
     const struct model_info *info = model_info(e->model);
-    size_t n_vocab = (size_t)info->n_vocab;
     TRY(take_data(e, &e->scratch, b->scratch, err));
     arena_init(&e->dev->scratch, e->scratch, b->scratch);
     e->pool_bytes = kv_pool_bytes(&b->shape, info->ratio, info->n_kv_layer, b->n_block);
@@ -293,10 +292,8 @@ static int take_memory(struct engine *e, struct err *err)
     kv_pool_init(&e->pool, &b->shape, info->ratio, info->n_kv_layer, e->pool_mem, b->n_block);
     e->pool.dev = dev_is_apart(e->dev) ? e->dev : NULL;
     TRY(batch_open(&e->batch, b->max_rows, b->n_session, err));
-    e->sampling.pair = calloc(n_vocab, sizeof *e->sampling.pair);
-    e->sampling.count = calloc(n_vocab, sizeof *e->sampling.count);
-    if (!e->sampling.pair || !e->sampling.count)
-        return err_set(err, ERR_NO_MEMORY, "out of memory for sampling");
+    TRY(pages_map(&e->sampling_mem, sampler_work_bytes(info->n_vocab), err));
+    sampler_work_init(&e->sampling, info->n_vocab, e->sampling_mem);
     return 0;
 }
 
@@ -433,8 +430,7 @@ int engine_open(struct engine *e, const struct dstar_options *o, struct err *err
 void engine_close(struct engine *e)
 {
     CHECK(e->n_session == 0);
-    free(e->sampling.pair);
-    free(e->sampling.count);
+    pages_unmap(e->sampling_mem, sampler_work_bytes(e->rules.n_vocab));
     batch_close(&e->batch);
     engine_give_back(e, &e->pool_mem, e->pool_bytes);
     give_back_data(e, e->scratch, e->budget.scratch);

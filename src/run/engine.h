@@ -39,6 +39,7 @@ struct engine {
     struct kv_bytes pool_bytes;
     struct kv_pool pool;
     struct batch batch;
+    void *sampling_mem;
     struct sampler_work sampling;
     struct kv_disk_model identity;
     int n_session;

@@ -1,15 +1,48 @@
 /* sampler.c - filters and one draw.
  *
- * Only as much is sorted as the filters need: a heap gives the candidates in falling order until
- * one of them says enough. Sums are in double and in a fixed order, so that a seed gives the same
- * text again. Rejected: a chain of filter objects, which must all be read to know what happens. */
+ * Only as much is looked at as is needed. The best logit of every 64 tokens says which of them can
+ * matter, and a heap gives those in falling order until a filter says enough. Sums are in double
+ * and in the order of ids or ranks, so that a seed gives the same text again; where the draw is
+ * from all, what was summed up to every 64th says where it falls. Rejected: a chain of filter
+ * objects, which must all be read to know what happens. */
 #include "sampler.h"
 
+#include "arena.h"
+
 #include <math.h>
+
+#define BLOCK SAMPLER_BLOCK
+#define LANES 8   /* maxima at a time, for compilers */
+#define NUCLEUS 64 /* candidates among which top_p is tried first */
 
 size_t sampler_mask_bytes(int n_vocab)
 {
     return ((size_t)n_vocab + 63) / 64 * sizeof(uint64_t);
+}
+
+static void take_work(struct arena *a, struct sampler_work *w, size_t n_vocab)
+{
+    size_t n_block = (n_vocab + BLOCK - 1) / BLOCK;
+    w->logit = arena_alloc(a, n_block * BLOCK * sizeof *w->logit);
+    w->block = arena_alloc(a, n_block * sizeof *w->block);
+    w->pair = arena_alloc(a, n_vocab * sizeof *w->pair);
+    w->count = arena_alloc(a, n_vocab * sizeof *w->count);
+}
+
+size_t sampler_work_bytes(int n_vocab)
+{
+    struct sampler_work w;
+    struct arena a;
+    arena_init(&a, NULL, 0);
+    take_work(&a, &w, (size_t)n_vocab);
+    return a.peak;
+}
+
+void sampler_work_init(struct sampler_work *w, int n_vocab, void *mem)
+{
+    struct arena a;
+    arena_init(&a, mem, sampler_work_bytes(n_vocab));
+    take_work(&a, w, (size_t)n_vocab);
 }
 
 void sampler_init(struct sampler *s, int n_vocab, uint64_t *mask, struct sampler_work *work)
@@ -78,24 +111,41 @@ bool sampler_is_stop(const struct sampler *s, int32_t id)
     return false;
 }
 
-/* The candidates; their number, or an error. */
-static int collect(struct sampler *s, const float *logits, struct err *e)
+static bool is_damaged(const float *x)
 {
-    struct sampler_pair *pair = s->work->pair;
     int n = 0;
-    for (int32_t id = 0; id < s->n_vocab; id++) {
-        if (isnan(logits[id]) || logits[id] == INFINITY)
-            return err_set(e, ERR_FORMAT, "the model's logit of token %d is %f: its output is "
-                           "damaged", id, logits[id]);
-        if (sampler_mask_has(s->allowed, id) && logits[id] != -INFINITY)
-            pair[n++] = (struct sampler_pair){ logits[id], id };
-    }
-    if (n == 0)
-        return err_set(e, ERR_ARGUMENT, "sampling: no token may be drawn, all are banned");
-    return n;
+    for (int i = 0; i < BLOCK; i++)
+        n |= !(x[i] < INFINITY);
+    return n != 0;
 }
 
-static void penalise(struct sampler *s, int n, const int32_t *past, int n_past)
+static int say_damaged(const float *x, int id, struct err *e)
+{
+    while (x[id] < INFINITY)
+        id++;
+    return err_set(e, ERR_FORMAT, "the model's logit of token %d is %f: its output is damaged", id,
+                   x[id]);
+}
+
+/* Logits of what may be drawn, the rest as -INFINITY; or an error. */
+static int collect(struct sampler *s, const float *logits, struct err *e)
+{
+    for (int first = 0; first < s->n_vocab; first += BLOCK) {
+        float *x = s->work->logit + first;
+        int n = MIN(BLOCK, s->n_vocab - first);
+        memcpy(x, logits + first, (size_t)n * sizeof *x);
+        for (int i = n; i < BLOCK; i++)
+            x[i] = -INFINITY;
+        if (is_damaged(x))
+            return say_damaged(logits, first, e);
+        uint64_t allowed = s->allowed[first / BLOCK];
+        for (int i = 0; i < BLOCK && ~allowed; i++)
+            x[i] = allowed >> i & 1 ? x[i] : -INFINITY;
+    }
+    return 0;
+}
+
+static void penalise(struct sampler *s, const int32_t *past, int n_past)
 {
     const struct dstar_sampling *p = &s->p;
     int32_t *count = s->work->count;
@@ -104,16 +154,44 @@ static void penalise(struct sampler *s, int n, const int32_t *past, int n_past)
         return;
     for (int i = first; i < n_past; i++)
         count[past[i]]++;
-    for (int i = 0; i < n; i++) {
-        float *x = &s->work->pair[i].logit;
-        int seen = count[s->work->pair[i].id];
-        if (!seen)
+    for (int i = first; i < n_past; i++) {
+        float *x = &s->work->logit[past[i]];
+        int seen = count[past[i]];
+        count[past[i]] = 0;
+        if (!seen || *x == -INFINITY)
             continue;
         *x = *x < 0 ? *x * p->repeat_penalty : *x / p->repeat_penalty;
         *x -= p->frequency_penalty * (float)seen + p->presence_penalty;
     }
-    for (int i = first; i < n_past; i++)
-        count[past[i]] = 0;
+}
+
+static float most_of(const float *x)
+{
+    float most[LANES];
+    memcpy(most, x, sizeof most);
+    for (int i = LANES; i < BLOCK; i += LANES)
+        for (int k = 0; k < LANES; k++)
+            most[k] = x[i + k] > most[k] ? x[i + k] : most[k];
+    for (int k = 1; k < LANES; k++)
+        most[0] = most[k] > most[0] ? most[k] : most[0];
+    return most[0];
+}
+
+static int n_block(const struct sampler *s)
+{
+    return (s->n_vocab + BLOCK - 1) / BLOCK;
+}
+
+/* The best of every block; the best of all is returned. */
+static float survey(struct sampler *s)
+{
+    float best = -INFINITY;
+    for (int b = 0; b < n_block(s); b++) {
+        float most = most_of(s->work->logit + (size_t)b * BLOCK);
+        s->work->block[b].most = most;
+        best = most > best ? most : best;
+    }
+    return best;
 }
 
 static bool is_better(struct sampler_pair a, struct sampler_pair b)
@@ -150,89 +228,179 @@ static struct sampler_pair pop_best(struct sampler_pair *pair, int n)
     return best;
 }
 
-static struct sampler_pair best_of(const struct sampler_pair *pair, int n)
+/* A logit that at least k candidates reach: the kth of the blocks' best. */
+static float reached_by(struct sampler *s, int k)
 {
-    struct sampler_pair best = pair[0];
-    for (int i = 1; i < n; i++)
-        if (is_better(pair[i], best))
-            best = pair[i];
-    return best;
+    struct sampler_pair *pair = s->work->pair, kth = { -INFINITY, 0 };
+    int n = n_block(s);
+    if (k > n)
+        return -INFINITY;
+    for (int b = 0; b < n; b++)
+        pair[b] = (struct sampler_pair){ s->work->block[b].most, b };
+    make_heap(pair, n);
+    for (int i = 0; i < k; i++)
+        kth = pop_best(pair, n - i);
+    return kth.logit;
 }
 
-static double weight(struct sampler_pair x, double best, double temperature)
+/* The candidates with at least this logit, in the order of ids; their number. */
+static int gather(struct sampler *s, float least)
 {
-    return exp(((double)x.logit - best) / temperature);
+    int n = 0;
+    for (int b = 0; b < n_block(s); b++) {
+        if (s->work->block[b].most < least)
+            continue;
+        for (int id = b * BLOCK; id < (b + 1) * BLOCK; id++) {
+            float x = s->work->logit[id];
+            if (x >= least && x != -INFINITY)
+                s->work->pair[n++] = (struct sampler_pair){ x, id };
+        }
+    }
+    return n;
 }
 
-static double sum_of(const struct sampler_pair *pair, int n, double best, double temperature)
+static double weight(float logit, double best, double temperature)
+{
+    return exp(((double)logit - best) / temperature);
+}
+
+/* The sum of all weights, and of those up to the end of every block. */
+static double sum_all(struct sampler *s, double best)
 {
     double sum = 0;
-    for (int i = 0; i < n; i++)
-        sum += weight(pair[i], best, temperature);
+    for (int b = 0; b < n_block(s); b++) {
+        const float *x = s->work->logit + (size_t)b * BLOCK;
+        for (int i = 0; i < BLOCK; i++)
+            sum += weight(x[i], best, s->p.temperature);
+        s->work->block[b].upto = sum;
+    }
     return sum;
 }
 
-/* Keep the best by top_k and top_p; they come to stand at *pair, and their number is returned. */
-static int keep_best(const struct dstar_sampling *p, struct sampler_pair **pair, int n)
+/* Of a heap of n, the best that reach `enough`, at most k; they come to its end. `reached` is what
+ * they sum up to. */
+static int take_best(const struct sampler *s, struct sampler_pair *pair, int n, int k,
+                     double enough, double *reached)
 {
-    int k = p->top_k > 0 ? MIN(p->top_k, n) : n, m = 0;
-    struct sampler_pair *all = *pair;
-    double best = best_of(all, n).logit, reached = 0, enough = INFINITY;
-    if (p->top_k == 0)
-        enough = p->top_p * sum_of(all, n, best, p->temperature);
+    int m = 0;
+    double best = pair[0].logit;
+    for (*reached = 0; m < MIN(k, n) && (m == 0 || *reached < enough); m++)
+        *reached += weight(pop_best(pair, n - m).logit, best, s->p.temperature);
+    return m;
+}
+
+/* Keep the best by top_k and top_p, worst first, at *pair; their number. */
+static int keep_best(struct sampler *s, struct sampler_pair **pair, float best)
+{
+    const struct dstar_sampling *p = &s->p;
+    struct sampler_pair *all = s->work->pair;
+    int k = p->top_k > 0 ? p->top_k : INT32_MAX;
+    double reached, enough = p->top_k > 0 ? INFINITY : p->top_p * sum_all(s, best);
+    int n = gather(s, reached_by(s, p->top_k > 0 ? k : NUCLEUS));
     make_heap(all, n);
-    while (m < k && (m == 0 || reached < enough)) {
-        reached += weight(pop_best(all, n - m), best, p->temperature);
-        m++;
+    int m = take_best(s, all, n, k, enough, &reached);
+    if (p->top_k == 0 && m == n && reached < enough) {
+        n = gather(s, -INFINITY);
+        make_heap(all, n);
+        m = take_best(s, all, n, k, enough, &reached);
     }
     if (p->top_k > 0 && p->top_p < 1) {
         enough = p->top_p * reached;
         reached = 0;
         for (k = m, m = 0; m < k && (m == 0 || reached < enough); m++)
-            reached += weight(all[n - 1 - m], best, p->temperature);
+            reached += weight(all[n - 1 - m].logit, best, p->temperature);
     }
     *pair = all + n - m;
     return m;
 }
 
-static int keep_min_p(const struct dstar_sampling *p, struct sampler_pair *pair, int n)
+/* A logit a little below the least that min_p can leave. */
+static float least_of(const struct sampler *s, double best)
 {
-    double best = best_of(pair, n).logit;
+    return (float)(best + s->p.temperature * (log(s->p.min_p) - 1e-3) - fabs(best) * 1e-6);
+}
+
+static int keep_min_p(const struct dstar_sampling *p, struct sampler_pair *pair, int n, float best)
+{
     int m = 0;
     for (int i = 0; i < n; i++)
-        if (weight(pair[i], best, p->temperature) >= p->min_p)
+        if (weight(pair[i].logit, best, p->temperature) >= p->min_p)
             pair[m++] = pair[i];
     return m;
 }
 
-static int32_t draw(struct sampler *s, const struct sampler_pair *pair, int n)
+static int32_t draw(struct sampler *s, const struct sampler_pair *pair, int n, float best)
 {
-    double best = best_of(pair, n).logit, reached = 0;
-    double at = rng_unit(&s->rng) * sum_of(pair, n, best, s->p.temperature);
+    double sum = 0, reached = 0;
+    for (int i = 0; i < n; i++)
+        sum += weight(pair[i].logit, best, s->p.temperature);
+    double at = rng_unit(&s->rng) * sum;
     for (int i = 0; i < n; i++) {
-        reached += weight(pair[i], best, s->p.temperature);
+        reached += weight(pair[i].logit, best, s->p.temperature);
         if (at < reached)
             return pair[i].id;
     }
     return pair[n - 1].id;
 }
 
+static int32_t draw_of_all(struct sampler *s, float best)
+{
+    const float *x = s->work->logit;
+    double at = sum_all(s, best) * rng_unit(&s->rng);
+    int b = 0, last = n_block(s) - 1;
+    while (b < last && !(at < s->work->block[b].upto))
+        b++;
+    double reached = b > 0 ? s->work->block[b - 1].upto : 0;
+    for (int id = b * BLOCK; id < (b + 1) * BLOCK; id++) {
+        reached += weight(x[id], best, s->p.temperature);
+        if (at < reached)
+            return id;
+    }
+    for (int id = (b + 1) * BLOCK - 1;; id--) /* at is the sum, by rounding */
+        if (x[id] != -INFINITY)
+            return id;
+}
+
+/* The lowest id of the best. */
+static int32_t best_id(const struct sampler *s, float best)
+{
+    int id = 0;
+    while (s->work->block[id / BLOCK].most < best)
+        id += BLOCK;
+    while (s->work->logit[id] < best)
+        id++;
+    return id;
+}
+
+static bool is_top_k(const struct sampler *s)
+{
+    int n = 0;
+    for (int id = 0; id < s->n_vocab && s->p.top_k > 0 && n <= s->p.top_k; id++)
+        n += s->work->logit[id] != -INFINITY;
+    return s->p.top_k > 0 && s->p.top_k < n;
+}
+
 int sampler_pick(struct sampler *s, const float *logits, const int32_t *past, int n_past,
                  int32_t *id, struct err *e)
 {
     struct sampler_pair *pair = s->work->pair;
-    int n = collect(s, logits, e);
-    if (n < 0)
-        return n;
-    penalise(s, n, past, n_past);
+    TRY(collect(s, logits, e));
+    penalise(s, past, n_past);
+    float best = survey(s);
+    if (best == -INFINITY)
+        return err_set(e, ERR_ARGUMENT, "sampling: no token may be drawn, all are banned");
     if (s->p.temperature == 0) {
-        *id = best_of(pair, n).id;
+        *id = best_id(s, best);
         return 0;
     }
-    if ((s->p.top_k > 0 && s->p.top_k < n) || s->p.top_p < 1)
-        n = keep_best(&s->p, &pair, n);
+    bool filtered = is_top_k(s) || s->p.top_p < 1;
+    if (!filtered && s->p.min_p == 0) {
+        *id = draw_of_all(s, best);
+        return 0;
+    }
+    int n = filtered ? keep_best(s, &pair, best) : gather(s, least_of(s, best));
     if (s->p.min_p > 0)
-        n = keep_min_p(&s->p, pair, n);
-    *id = draw(s, pair, n);
+        n = keep_min_p(&s->p, pair, n, best);
+    *id = draw(s, pair, n, best);
     return 0;
 }

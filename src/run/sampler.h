@@ -16,11 +16,24 @@ struct sampler_pair {
     int32_t id;
 };
 
+#define SAMPLER_BLOCK 64 /* tokens */
+
+struct sampler_block {
+    float most;  /* the best logit in it */
+    double upto; /* the sum of weights to its end */
+};
+
 /* Working memory, which conversations computed by one thread may share. */
 struct sampler_work {
-    struct sampler_pair *pair; /* [n_vocab] */
-    int32_t *count;            /* [n_vocab] zero between calls */
+    float *logit;                /* [n_vocab], whole blocks */
+    struct sampler_block *block; /* [n_vocab / SAMPLER_BLOCK], rounded up */
+    struct sampler_pair *pair;   /* [n_vocab] */
+    int32_t *count;              /* [n_vocab] zero between calls */
 };
+
+/* Bytes of it; its parts in memory of zeros, aligned like an arena's. */
+size_t sampler_work_bytes(int n_vocab);
+void sampler_work_init(struct sampler_work *w, int n_vocab, void *mem);
 
 struct sampler {
     int n_vocab;

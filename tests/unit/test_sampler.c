@@ -8,6 +8,7 @@
 #include "sampler.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 #define N 8
 #define N_DRAW 20000
@@ -17,8 +18,7 @@ static const double prob[N] = { 0.05, 0.4, 0.005, 0.15, 0.03, 0.25, 0.1, 0.015 }
 
 struct bench {
     float logits[N];
-    struct sampler_pair pair[N];
-    int32_t count[N];
+    _Alignas(64) uint8_t mem[1024];
     uint64_t base, mask;
     struct sampler_work work;
     struct sampler s;
@@ -30,7 +30,8 @@ static void bench_open(struct bench *b)
     *b = (struct bench){ .base = 0xff };
     for (int i = 0; i < N; i++)
         b->logits[i] = (float)(log(prob[i]) + 3);
-    b->work = (struct sampler_work){ b->pair, b->count };
+    assert_true(sampler_work_bytes(N) <= sizeof b->mem);
+    sampler_work_init(&b->work, N, b->mem);
     sampler_init(&b->s, N, &b->mask, &b->work);
     b->p = (struct dstar_sampling){ .temperature = 1, .top_p = 1, .repeat_penalty = 1, .seed = 5 };
 }
@@ -58,7 +59,7 @@ static void expect_shares(struct bench *b, const double want[N], const int32_t *
         double p = want[i] / sum, off = 4 * sqrt(N_DRAW * p * (1 - p));
         if (fabs(drawn[i] - N_DRAW * p) > off)
             fail_msg("token %d: %d of %d draws, expected %g", i, drawn[i], N_DRAW, N_DRAW * p);
-        assert_int_equal(b->count[i], 0);
+        assert_int_equal(b->work.count[i], 0);
     }
 }
 
@@ -318,6 +319,134 @@ static void test_stop_tokens(void **state)
     assert_true(sampler_is_stop(&b.s, 3));
 }
 
+/* ---- against the definition, on as many tokens as filters must choose among ------------------ */
+
+#define MANY (80 * SAMPLER_BLOCK + 7)
+
+static int falling(const void *a, const void *b)
+{
+    const struct sampler_pair *x = a, *y = b;
+    if (x->logit != y->logit)
+        return x->logit > y->logit ? -1 : 1;
+    return x->id < y->id ? -1 : 1;
+}
+
+static double sum_of(const struct sampler_pair *x, int n, double best, double temperature)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += exp((x[i].logit - best) / temperature);
+    return sum;
+}
+
+/* The fewest of the first k, at least one, whose weights reach `enough`. */
+static int reach(const struct sampler_pair *x, int k, double enough, double best,
+                 double temperature)
+{
+    double sum = 0;
+    int m = 0;
+    while (m < k && (m == 0 || sum < enough))
+        sum += exp((x[m++].logit - best) / temperature);
+    return m;
+}
+
+/* What sampler.h says, with everything sorted. unit: the random number. */
+static int32_t defined(const struct dstar_sampling *p, struct sampler_pair *x, int n, double unit)
+{
+    static struct sampler_pair sorted[MANY];
+    double t = p->temperature, all = 0, reached = 0;
+    memcpy(sorted, x, (size_t)n * sizeof *x);
+    qsort(sorted, (size_t)n, sizeof *x, falling);
+    double best = sorted[0].logit;
+    if (t == 0)
+        return sorted[0].id;
+    if ((p->top_k > 0 && p->top_k < n) || p->top_p < 1) {
+        int k = p->top_k > 0 ? MIN(p->top_k, n) : n, m = k;
+        all = sum_of(p->top_k > 0 ? sorted : x, k, best, t);
+        m = p->top_p < 1 ? reach(sorted, k, p->top_p * all, best, t) : k;
+        for (int i = 0; i < m; i++) /* the worst first */
+            x[i] = sorted[m - 1 - i];
+        n = m;
+    }
+    int m = 0;
+    for (int i = 0; i < n; i++)
+        if (exp((x[i].logit - best) / t) >= p->min_p)
+            x[m++] = x[i];
+    double at = unit * sum_of(x, m, best, t);
+    for (int i = 0; i < m; i++) {
+        reached += exp((x[i].logit - best) / t);
+        if (at < reached)
+            return x[i].id;
+    }
+    return x[m - 1].id;
+}
+
+/* One logit in `steps` values of each unit, so that many are equal. */
+static void fill(float *x, struct rng *r, double spread, int steps)
+{
+    for (int i = 0; i < MANY; i++) {
+        double sum = -6;
+        for (int k = 0; k < 12; k++)
+            sum += rng_unit(r);
+        x[i] = (float)(floor(sum * spread * steps) / steps);
+    }
+    x[rng_next(r) % MANY] = -INFINITY;
+}
+
+static void check_defined(struct sampler *s, const float *logits)
+{
+    static struct sampler_pair x[MANY];
+    struct rng r = s->rng;
+    struct err e = { 0 };
+    int n = 0;
+    int32_t id;
+    for (int i = 0; i < MANY; i++)
+        if (sampler_mask_has(s->allowed, i) && logits[i] != -INFINITY)
+            x[n++] = (struct sampler_pair){ logits[i], i };
+    if (sampler_pick(s, logits, NULL, 0, &id, &e) < 0)
+        fail_msg("%s", e.text);
+    int32_t want = defined(&s->p, x, n, rng_unit(&r));
+    if (id != want)
+        fail_msg("top_k %d, top_p %g, min_p %g, temperature %g: token %d, expected %d", s->p.top_k,
+                 (double)s->p.top_p, (double)s->p.min_p, (double)s->p.temperature, id, want);
+}
+
+static void test_as_defined(void **state)
+{
+    static const struct {
+        float temperature, top_p, min_p;
+        int top_k;
+    } c[] = {
+        { 0, 1, 0, 0 },      { 1, 1, 0, 0 },       { .3f, 1, 0, 0 },   { 1, .9f, 0, 0 },
+        { 1, .999f, 0, 0 },  { 2, .5f, 0, 0 },     { 1, 1, 0, 40 },    { 1, 1, 0, 100 },
+        { .8f, .9f, 0, 40 }, { 1, 1, 0, MANY },    { 1, .9f, 0, MANY }, { 1, 1, .05f, 0 },
+        { 1, .95f, .1f, 0 }, { 1, .9f, .05f, 81 }, { 1, 0, 0, 0 },     { 1, 1, 0, 1 },
+    };
+    static uint64_t base[MANY / 64 + 1], mask[MANY / 64 + 1];
+    static float logits[MANY];
+    struct sampler_work work;
+    struct sampler s;
+    struct rng r = { .seed = 11 };
+    (void)state;
+    void *mem = aligned_alloc(64, sampler_work_bytes(MANY));
+    assert_non_null(mem);
+    memset(mem, 0, sampler_work_bytes(MANY));
+    sampler_work_init(&work, MANY, mem);
+    sampler_init(&s, MANY, mask, &work);
+    for (int i = 0; i < 160; i++) {
+        size_t at = (size_t)i % COUNT_OF(c);
+        struct dstar_sampling p = { .temperature = c[at].temperature, .top_p = c[at].top_p,
+                                    .min_p = c[at].min_p, .top_k = c[at].top_k,
+                                    .repeat_penalty = 1, .seed = (uint64_t)i };
+        fill(logits, &r, i % 3 == 0 ? .2 : 3, i % 2 ? 1000000 : 4);
+        memset(base, i % 5 ? 0xff : 0x3c, sizeof base);
+        assert_int_equal(sampler_set(&s, &p, base, NULL), 0);
+        for (int k = 0; k < 3; k++)
+            check_defined(&s, logits);
+    }
+    free(mem);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -334,6 +463,7 @@ int main(void)
         cmocka_unit_test(test_damaged_logits),
         cmocka_unit_test(test_values_out_of_range),
         cmocka_unit_test(test_stop_tokens),
+        cmocka_unit_test(test_as_defined),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

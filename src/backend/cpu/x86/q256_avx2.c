@@ -11,8 +11,8 @@
 /* What a row's block needs before its eight groups of 32 can be taken one by one. */
 struct block {
     const uint8_t *src;
-    __m256i part[2]; /* the type's own */
-    __m256i min; /* 16 factors of the activations' 16 sums */
+    __m256i part; /* factors, as the type needs them */
+    __m256i min;  /* 16 factors of the activations' 16 sums */
     int32_t steps; /* of the scales, and of the minima in the upper half */
 };
 
@@ -28,6 +28,7 @@ struct format {
     open_fn *open;
     take_fn *take;
     size_t bytes;
+    int shift; /* sums come 2^shift times too large */
 };
 
 static ALWAYS_INLINE __m256i add_group(__m256i sum, struct group w, const __m256i *x)
@@ -36,26 +37,42 @@ static ALWAYS_INLINE __m256i add_group(__m256i sum, struct group w, const __m256
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, w.scale));
 }
 
-/* The f16 in the low halves of lanes. */
-static ALWAYS_INLINE __m128 f16_low_4(__m128i v)
+/* Sums over the lanes of four vectors, in two halves that are still to be added. */
+static ALWAYS_INLINE __m256i sum_lanes(const __m256i v[TILE_W])
 {
-    v = _mm_and_si128(v, _mm_set1_epi32(0xffff));
-    return _mm_cvtph_ps(_mm_packus_epi32(v, v));
+    __m256i ab = _mm256_add_epi32(_mm256_unpacklo_epi32(v[0], v[1]),
+                                  _mm256_unpackhi_epi32(v[0], v[1]));
+    __m256i cd = _mm256_add_epi32(_mm256_unpacklo_epi32(v[2], v[3]),
+                                  _mm256_unpackhi_epi32(v[2], v[3]));
+    return _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
 }
 
-/* acc plus the sums of four rows, still lane by lane, with their steps and minima; x_sum, dx: of
- * the same block of activations. */
-static ALWAYS_INLINE __m128 add_sums(const struct block *w, const __m256i sum[TILE_W],
-                                     __m256i x_sum, __m128 dx, __m128 acc)
+/* Sums of a block of four rows and of their minima, in two halves, and the steps of both. */
+struct block_sums {
+    __m256i sum, min;
+    __m256 d;
+};
+
+/* x_sum, dx: of the same block of activations. */
+static ALWAYS_INLINE struct block_sums sum_block(const struct block *w, const __m256i sum[TILE_W],
+                                                 __m256i x_sum, __m256 dx)
 {
+    const __m128i apart = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
     __m128i steps = _mm_setr_epi32(w[0].steps, w[1].steps, w[2].steps, w[3].steps);
-    __m128 d = _mm_mul_ps(f16_low_4(steps), dx);
-    __m128 dmin = _mm_mul_ps(f16_low_4(_mm_srli_epi32(steps, 16)), dx);
     __m256i min[TILE_W];
     UNROLL for (int j = 0; j < TILE_W; j++)
         min[j] = _mm256_madd_epi16(w[j].min, x_sum);
-    acc = _mm_fmadd_ps(d, _mm_cvtepi32_ps(sum_4x8(sum[0], sum[1], sum[2], sum[3])), acc);
-    return _mm_fnmadd_ps(dmin, _mm_cvtepi32_ps(sum_4x8(min[0], min[1], min[2], min[3])), acc);
+    __m256 d = _mm256_mul_ps(_mm256_cvtph_ps(_mm_shuffle_epi8(steps, apart)), dx);
+    return (struct block_sums){ sum_lanes(sum), sum_lanes(min), d };
+}
+
+static ALWAYS_INLINE __m128 add_sums(struct block_sums p, int shift, __m128 acc)
+{
+    __m256i s = _mm256_add_epi32(_mm256_permute2x128_si256(p.sum, p.min, 0x20),
+                                 _mm256_permute2x128_si256(p.sum, p.min, 0x31));
+    __m256 v = _mm256_cvtepi32_ps(_mm256_srai_epi32(s, shift));
+    acc = _mm_fmadd_ps(_mm256_castps256_ps128(p.d), _mm256_castps256_ps128(v), acc);
+    return _mm_fnmadd_ps(_mm256_extractf128_ps(p.d, 1), _mm256_extractf128_ps(v, 1), acc);
 }
 
 static ALWAYS_INLINE __m256i x_sums(const struct tile *t, int i, int b)
@@ -83,30 +100,36 @@ static ALWAYS_INLINE void open_blocks(const struct tile *t, struct format f, int
     }
 }
 
-static ALWAYS_INLINE __m256i dot_taken(const struct block *w, struct format f, const __m256i *x)
+/* A group of all four rows at a time, from unpacking straight into the sums. */
+static ALWAYS_INLINE void dot_taken(__m256i sum[TILE_W], const struct block *w, struct format f,
+                                    const __m256i *x)
 {
-    __m256i sum = _mm256_setzero_si256();
-    UNROLL for (int g = 0; g < 8; g++) {
-        struct group group;
-        f.take(&group, w, g);
-        sum = add_group(sum, group, x + g);
-    }
-    return sum;
+    UNROLL for (int j = 0; j < TILE_W; j++)
+        sum[j] = _mm256_setzero_si256();
+    UNROLL for (int g = 0; g < 8; g++)
+        UNROLL for (int j = 0; j < TILE_W; j++) {
+            struct group group;
+            f.take(&group, &w[j], g);
+            sum[j] = add_group(sum[j], group, x + g);
+            __asm__("" : "+x"(sum[j])); /* in this order: a tree would not fit the registers */
+        }
 }
 
-/* Groups go from unpacking straight into the sums. */
+/* A block's sums are added while the next block is taken: one after the other is a chain longer
+ * than what the processor looks ahead. */
 static ALWAYS_INLINE void tile_one(const struct tile *t, int i, struct format f)
 {
     __m128 acc = _mm_setzero_ps();
+    struct block_sums last = { 0 };
     for (int b = 0; b < t->k / 256; b++) {
-        const __m256i *x = x_block(t, i, b);
         struct block w[TILE_W];
-        open_blocks(t, f, b, w);
         __m256i sum[TILE_W];
-        UNROLL for (int j = 0; j < TILE_W; j++)
-            sum[j] = dot_taken(&w[j], f, x);
-        acc = add_sums(w, sum, x_sums(t, i, b), x_step(t, i, b), acc);
+        open_blocks(t, f, b, w);
+        acc = add_sums(last, f.shift, acc);
+        dot_taken(sum, w, f, x_block(t, i, b));
+        last = sum_block(w, sum, x_sums(t, i, b), _mm256_broadcastss_ps(x_step(t, i, b)));
     }
+    acc = add_sums(last, f.shift, acc);
     put_4(t->out[i] + t->at, acc, t->n_w);
 }
 
@@ -133,23 +156,29 @@ static ALWAYS_INLINE void open_q2_k(struct block *b, const uint8_t *src)
     const __m128i even_odd = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
     __m128i packed = _mm_loadu_si128((const __m128i *)src);
     __m128i scale = _mm_and_si128(packed, _mm_set1_epi8(15));
-    __m128i min = _mm_and_si128(_mm_srli_epi16(packed, 4), _mm_set1_epi8(15));
+    __m128i min = _mm_and_si128(packed, _mm_set1_epi8((char)0xf0));
     b->src = src + 16;
-    b->part[0] = _mm256_cvtepu8_epi16(_mm_shuffle_epi8(scale, even_odd));
+    b->part = _mm256_mullo_epi16(_mm256_cvtepu8_epi16(_mm_shuffle_epi8(scale, even_odd)),
+                                 _mm256_set1_epi64x(0x0004000100040010));
     b->min = _mm256_cvtepu8_epi16(min);
     memcpy(&b->steps, src + 80, 4);
 }
 
+/* Weights stay where they lie in a byte, which makes them 1, 4, 16 and, of the last, 4 times as
+ * large; their scales are the larger, so that every sum is 16-fold, as minima are. */
 static ALWAYS_INLINE void take_q2_k(struct group *to, const struct block *b, int g)
 {
+    const char mask[4] = { 0x03, 0x0c, 0x30, 0x0c };
     __m256i q = _mm256_loadu_si256((const __m256i *)(b->src + g / 4 * 32));
-    q = _mm256_and_si256(_mm256_srli_epi16(q, g % 4 * 2), _mm256_set1_epi8(3));
-    *to = (struct group){ q, spread_u16(b->part[0], g) };
+    if (g % 4 == 3)
+        q = _mm256_srli_epi16(q, 4);
+    q = _mm256_and_si256(q, _mm256_set1_epi8(mask[g % 4]));
+    *to = (struct group){ q, spread_u16(b->part, g) };
 }
 
 static void tile_q2_k(const struct tile *t)
 {
-    tile_q256(t, (struct format){ open_q2_k, take_q2_k, 84 });
+    tile_q256(t, (struct format){ open_q2_k, take_q2_k, 84, 4 });
 }
 
 /* Eight scales and eight minima of six bits in twelve bytes u0, u1, u2: the first four of each are
@@ -164,7 +193,7 @@ static ALWAYS_INLINE void open_q4_k(struct block *b, const uint8_t *src)
     top = _mm_and_si128(_mm_srli_epi32(top, 2), _mm_setr_epi32(0, 0x30303030, 0, 0x30303030));
     __m128i both = _mm_or_si128(low, top);
     b->src = src + 16;
-    b->part[0] = _mm256_broadcastsi128_si256(_mm_cvtepu8_epi16(both));
+    b->part = _mm256_broadcastsi128_si256(_mm_cvtepu8_epi16(both));
     b->min = _mm256_cvtepu8_epi16(_mm_unpackhi_epi8(both, both));
     memcpy(&b->steps, src, 4);
 }
@@ -173,12 +202,12 @@ static ALWAYS_INLINE void take_q4_k(struct group *to, const struct block *b, int
 {
     __m256i q = _mm256_loadu_si256((const __m256i *)(b->src + g / 2 * 32));
     q = _mm256_and_si256(_mm256_srli_epi16(q, g % 2 * 4), _mm256_set1_epi8(15));
-    *to = (struct group){ q, spread_u16(b->part[0], g) };
+    *to = (struct group){ q, spread_u16(b->part, g) };
 }
 
 static void tile_q4_k(const struct tile *t)
 {
-    tile_q256(t, (struct format){ open_q4_k, take_q4_k, 144 });
+    tile_q256(t, (struct format){ open_q4_k, take_q4_k, 144, 0 });
 }
 
 /* Signs go to the activations, whose negatives four weight rows share. */

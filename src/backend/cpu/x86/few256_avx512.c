@@ -383,5 +383,6 @@ void cpu_few256_avx512(struct cpu_kernels *k)
 {
     k->product[DT_Q2_K].few = few_q2_k;
     k->product[DT_Q4_K].few = few_q4_k;
+    k->product[DT_Q4_K].few_x = 2; /* one row is faster by the tile of AVX2 */
     k->product[DT_IQ2_XXS].few = few_iq2_xxs;
 }

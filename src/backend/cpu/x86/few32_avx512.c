@@ -279,7 +279,8 @@ static void few_fp4(const struct band *b)
 void cpu_few32_avx512(struct cpu_kernels *k)
 {
     k->product[DT_Q8_0].few = few_q8_0;
-    k->product[DT_Q8_0].few_x = 2; /* one row is bound by memory, and four streams are enough */
+    k->product[DT_Q8_0].few_x = 2; /* one row is faster by the tile of AVX2 */
     k->product[DT_MXFP4].few = few_mxfp4;
+    k->product[DT_MXFP4].few_x = 2;
     k->product[TYPE_SLOT(DT_FP4)].few = few_fp4;
 }

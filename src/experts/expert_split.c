@@ -44,6 +44,24 @@ uint64_t expert_split_bytes(const struct expert_map *map, int *n)
     return sum;
 }
 
+uint64_t expert_split_far(const struct expert_split *s, const struct expert_map *map, int layer)
+{
+    uint64_t sum = 0;
+    for (int k = layer * map->n_expert; k < (layer + 1) * map->n_expert; k++)
+        sum += s->near[k] ? 0 : room_of(map, k);
+    return sum;
+}
+
+/* Kept for copies: what lies far of a layer when all have the same share, and no more than a part
+ * of the room. What does not find place there is read where it lies. */
+#define AHEAD_PART 4
+static uint64_t ahead_of(const struct expert_split *s, const struct expert_map *map, uint64_t room)
+{
+    uint64_t far = s->bytes > room ? (s->bytes - room) / (uint64_t)map->n_layer : 0;
+    far = expert_part_room(far);
+    return far < room / AHEAD_PART ? far : room / AHEAD_PART;
+}
+
 static void fill(struct expert_split *s, const struct expert_map *map, struct ranked *order,
                  const uint32_t *count, uint64_t room)
 {
@@ -83,7 +101,7 @@ int expert_split_open(struct expert_split *s, const struct expert_map *map, cons
     *s = (struct expert_split){ .near = calloc(n_key, sizeof *s->near) };
     s->bytes = expert_split_bytes(map, &s->n);
     if (s->near && order)
-        fill(s, map, order, count, room);
+        fill(s, map, order, count, room - (s->ahead_bytes = ahead_of(s, map, room)));
     for (int l = 0; s->near && l < map->n_layer; l++)
         s->far_bytes += far_of(s, map, count, l);
     free(order);

@@ -15,6 +15,8 @@ struct expert_split {
     uint8_t *near;     /* [n_layer * n_expert] 1: in the device's memory; 0: in the host's */
     int n, n_near;     /* experts that there are, that lie near */
     uint64_t bytes, near_bytes; /* of those, with every part aligned */
+    uint64_t ahead_bytes; /* to be kept of the room: for a layer's far ones, copied for a step of
+                             many rows */
     double far_bytes;  /* for each expert that a token uses in every layer, if it uses those of a
                           layer alike, or as counted: so many bytes lie far */
 };
@@ -24,6 +26,9 @@ struct expert_split {
 int expert_split_open(struct expert_split *s, const struct expert_map *map, const uint32_t *count,
                       uint64_t room, struct err *e);
 void expert_split_close(struct expert_split *s);
+
+/* Of a layer's experts that lie far. */
+uint64_t expert_split_far(const struct expert_split *s, const struct expert_map *map, int layer);
 
 /* What all experts take, and how many there are. */
 uint64_t expert_split_bytes(const struct expert_map *map, int *n);

@@ -123,6 +123,7 @@ void dsv4_layer_forward(const struct model *m, const struct dsv4_layer *w, int l
     int n_hc = m->s.n_hc;
     d->layer = l;
     size_t mark = arena_mark(&d->scratch);
+    op_experts_ahead(d, &w->experts, r->n); /* over the bus, beside attention */
     struct tensor x = scratch(m, m->s.n_embd, r->n);
     struct tensor gates = scratch(m, 2 * n_hc + n_hc * n_hc, r->n);
     size_t half = arena_mark(&d->scratch);

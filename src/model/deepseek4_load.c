@@ -21,13 +21,14 @@ struct dsv4_copy {
     bool is_host;    /* memory of the host that it reads */
 };
 
-/* Memory that is taken in large pieces and handed out in small ones. */
+/* Memory that is taken in large pieces and handed out in small ones: the device's by the gigabyte,
+ * the host's by layer. */
 #define POOL_BYTES ((size_t)1 << 30)
 struct pieces {
     bool is_host;
     uint8_t *mem; /* the last one */
     size_t size, used;
-    size_t left;  /* bytes that will still be wanted */
+    size_t left;  /* bytes that will still be wanted, of this layer */
 };
 
 /* What is being loaded. */
@@ -84,18 +85,13 @@ static void *take_for(struct loader *ld, size_t bytes, bool is_host)
     return mem;
 }
 
-static void *take_there(struct loader *ld, size_t bytes)
-{
-    return take_for(ld, bytes, false);
-}
-
 /* A piece of what split->bytes counted. */
 static void *take_piece(struct loader *ld, struct pieces *p, size_t bytes)
 {
     bytes = expert_part_room(bytes);
     if (p->used + bytes > p->size) {
         CHECK(bytes <= p->left);
-        p->size = MIN(p->left, MAX(bytes, POOL_BYTES));
+        p->size = p->is_host ? p->left : MIN(p->left, MAX(bytes, POOL_BYTES));
         p->mem = take_for(ld, p->size, p->is_host);
         p->used = 0;
     }
@@ -110,7 +106,7 @@ static const void *place(struct loader *ld, const void *data, size_t bytes)
     struct dev *d = ld->m->dev;
     if (ld->failed || !data || !dev_is_apart(d))
         return data;
-    void *mem = take_there(ld, bytes);
+    void *mem = take_for(ld, bytes, false);
     if (!mem)
         return NULL;
     if (dev_copy_now(d, mem, data, bytes, ld->e) < 0)
@@ -306,8 +302,8 @@ static struct tensor tensor_there(struct loader *ld, const struct weight *w)
 {
     struct tensor t = tensor_in_file(ld, w);
     const struct weight *scale = ld->failed ? NULL : scale_of(ld, w);
-    t.data = take_there(ld, w->bytes);
-    t.scale = scale ? take_there(ld, scale->bytes) : NULL;
+    t.data = take_for(ld, w->bytes, false);
+    t.scale = scale ? take_for(ld, scale->bytes, false) : NULL;
     send(ld, &(struct send_item){ .w = w, .bytes = w->bytes, .to = t.data });
     if (scale)
         send(ld, &(struct send_item){ .w = scale, .bytes = scale->bytes,
@@ -375,7 +371,7 @@ static bool is_stacked(const struct loader *ld)
     return weights_kind(ld->m->files) == WEIGHTS_GGUF;
 }
 
-/* Whether experts lie as in the file, all of a layer's at equal distances, and need no table. */
+/* Whether all of a layer's experts lie as in the file, and need no table. */
 static bool is_whole(const struct loader *ld)
 {
     return is_stacked(ld) && expert_split_all(ld->split);
@@ -444,9 +440,13 @@ static struct expert_set experts(struct loader *ld)
 static void place_experts(struct loader *ld, struct dsv4_layer *w, int block)
 {
     size_t bytes = (size_t)w->experts.n * sizeof *w->experts.e;
+    struct pieces *far = &ld->pieces[0];
     ld->block = block;
     ld->ratio = w->ratio;
+    w->experts.far_bytes = expert_split_far(ld->split, &ld->m->map, layer_of(ld));
+    *far = (struct pieces){ .is_host = true, .left = w->experts.far_bytes };
     fill_experts(ld, (struct expert *)(uintptr_t)w->experts.e);
+    w->experts.far = far->mem;
     if (!is_whole(ld))
         w->experts.there = place(ld, w->experts.e, bytes);
 }
@@ -762,8 +762,9 @@ int model_load(struct model *m, const struct expert_split *split, const struct r
                struct err *e)
 {
     struct loader ld = { .m = m, .e = e, .told = told, .split = split };
-    ld.pieces[0] = (struct pieces){ .is_host = true, .left = split->bytes - split->near_bytes };
     ld.pieces[1].left = split->near_bytes;
+    if (split->ahead_bytes > 0)
+        TRY(dev_ahead_take(m->dev, split->ahead_bytes, m->s.n_expert, e));
     for (int l = 0; dev_is_apart(m->dev) && l < m->s.n_layer; l++)
         place_experts(&ld, &m->layer[l], l);
     if (dev_is_apart(m->dev) && m->mtp)

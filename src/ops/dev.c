@@ -86,6 +86,11 @@ void dev_host_give_back(struct dev *d, void *mem)
         d->ops->give_back_host(d, mem);
 }
 
+int dev_ahead_take(struct dev *d, size_t bytes, int n, struct err *e)
+{
+    return d->ops->take_ahead(d, bytes, n, e);
+}
+
 struct tensor dev_look(struct dev *d, const struct tensor *t)
 {
     return d->ops->look ? d->ops->look(d, t) : *t;

@@ -120,6 +120,10 @@ size_t dev_memory_all(const struct dev *d);
 int dev_host_take(struct dev *d, void **mem, size_t bytes, struct err *e);
 void dev_host_give_back(struct dev *d, void *mem);
 
+/* Memory of the device for what op_experts_ahead() copies, of sets of at most n experts; until the
+ * device is closed. */
+int dev_ahead_take(struct dev *d, size_t bytes, int n, struct err *e);
+
 /* A tensor in the device's memory as the host can read it: itself, or a copy for which all queued
  * work was waited for. Valid until the third look after it. data NULL after a failure. */
 struct tensor dev_look(struct dev *d, const struct tensor *t);

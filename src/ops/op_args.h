@@ -81,6 +81,8 @@ struct expert_set {
     int n;
     const struct expert *e;     /* ascending id */
     const struct expert *there; /* the same in memory of a device that is apart; NULL: not there */
+    const void *far;            /* what of them lies in the host's memory, one after another */
+    size_t far_bytes;
 };
 
 struct attention {

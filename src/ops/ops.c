@@ -368,6 +368,12 @@ void op_route(struct dev *d, struct route *out, const struct tensor *logits,
         d->on_route(d->on_route_user, d->layer, &seen, r);
 }
 
+void op_experts_ahead(struct dev *d, const struct expert_set *some, int n)
+{
+    if (!muted(d) && d->ops->experts_ahead && some->far_bytes > 0)
+        d->ops->experts_ahead(d, some, n);
+}
+
 void op_experts(struct dev *d, struct tensor *part, const struct expert_set *some,
                 const struct route *route, const struct tensor *x, float clamp)
 {

@@ -114,6 +114,9 @@ void op_attend(struct dev *d, struct tensor *out, const struct tensor *q,
 void op_route(struct dev *d, struct route *out, const struct tensor *logits,
               const struct router *router, const struct rows *r);
 
+/* The step's next op_experts() are for these and n rows: what lies far may come. */
+void op_experts_ahead(struct dev *d, const struct expert_set *some, int n);
+
 /* part [n * n_used, n_embd]: row i * n_used + j := expert id[i][j] of x[i], weighted, for the
  * experts in `some`; other rows stay as they are. */
 void op_experts(struct dev *d, struct tensor *part, const struct expert_set *some,

@@ -39,6 +39,7 @@ struct ops {
                   const struct rows *);
     void (*experts)(struct dev *, struct tensor *, const struct expert_set *,
                     const struct route *, const struct tensor *, float);
+    void (*experts_ahead)(struct dev *, const struct expert_set *, int); /* NULL: nothing */
     void (*sum_experts)(struct dev *, struct tensor *, const struct tensor *,
                         const struct route *);
     bool attends_back; /* attend undoes rotations itself */
@@ -69,6 +70,7 @@ struct ops {
     double (*between)(struct dev *, int, int);
     void (*stall)(struct dev *, double);
     void (*give_back)(struct dev *, void *);
+    int (*take_ahead)(struct dev *, size_t, int, struct err *);    /* dev_ahead_take() */
     int (*take_host)(struct dev *, void **, size_t, struct err *); /* dev_host_take() */
     void (*give_back_host)(struct dev *, void *);
     size_t (*left)(const struct dev *, size_t *all);

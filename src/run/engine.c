@@ -318,7 +318,8 @@ static void tell_memory(const struct engine *e)
 {
     const struct budget *b = &e->budget;
     const struct expert_split *s = &e->split;
-    size_t rest = b->scratch + b->cache + b->session * (size_t)b->n_session + s->near_bytes;
+    size_t rest = b->scratch + b->cache + b->session * (size_t)b->n_session + s->near_bytes +
+                  s->ahead_bytes;
     log_put(&e->log, LOG_INFO, "%s: device %s: %s of weights that every token needs, %d of %d "
             "experts (%s), %s of cache for %d tokens, %s of a conversation's state, %s for a step; "
             "%s stay free", e->path, e->dev->name,
@@ -328,8 +329,9 @@ static void tell_memory(const struct engine *e)
             bytes_text((double)less(dev_memory_left(e->dev), rest)).s);
     if (!expert_split_all(s))
         log_put(&e->log, LOG_INFO, "%s: memory of the host: %s, page-locked, for the other %d "
-                "experts", e->path, bytes_text((double)(s->bytes - s->near_bytes)).s,
-                s->n - s->n_near);
+                "experts; of the device: %s to copy them to, layer by layer, for long prompts",
+                e->path, bytes_text((double)(s->bytes - s->near_bytes)).s, s->n - s->n_near,
+                bytes_text((double)s->ahead_bytes).s);
 }
 
 /* For experts that a GPU reads from the host. */

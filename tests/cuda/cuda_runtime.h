@@ -460,6 +460,23 @@ static inline cudaError_t cudaMemGetInfo(size_t *a, size_t *b)
 }
 static inline cudaError_t cudaStreamCreate(cudaStream_t *s) { *s = 1; return 0; }
 static inline cudaError_t cudaStreamDestroy(cudaStream_t) { return 0; }
+/* A second stream: its copies are done at the last moment, when somebody waits for an event behind
+ * them, and until then there is poison. */
+#define EMU_BESIDE 2
+enum { cudaStreamNonBlocking = 1 };
+void emu_beside(void *to, const void *from, size_t n);
+void emu_beside_now();
+static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned)
+{
+    *s = EMU_BESIDE;
+    return 0;
+}
+static inline cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t, unsigned)
+{
+    if (s != EMU_BESIDE)
+        emu_beside_now();
+    return 0;
+}
 static inline cudaError_t cudaEventCreate(cudaEvent_t *e)
 {
     *e = (cudaEvent_t)calloc(1, sizeof **e);
@@ -518,9 +535,12 @@ static inline cudaError_t cudaHostAlloc(void **p, size_t n, unsigned)
 static inline cudaError_t cudaFree(void *p) { emu_device_give_back(p); return 0; }
 static inline cudaError_t cudaFreeHost(void *p) { free(p); return 0; }
 static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind,
-                                          cudaStream_t)
+                                          cudaStream_t s)
 {
-    emu_stream([=] { emu_copy(to, from, n); });
+    if (s == EMU_BESIDE)
+        emu_beside(to, from, n);
+    else
+        emu_stream([=] { emu_copy(to, from, n); });
     return 0;
 }
 static inline cudaError_t cudaMemsetAsync(void *to, int c, size_t n, cudaStream_t)

@@ -84,6 +84,27 @@ extern "C" void emu_set_integrated(int yes)
     emu.integrated = yes;
 }
 
+static struct {
+    void *to;
+    const void *from;
+    size_t n;
+} beside;
+
+void emu_beside(void *to, const void *from, size_t n)
+{
+    beside = { to, from, n };
+    emu_device_open(true);
+    memset(to, 0xff, n);
+    emu_device_open(false);
+}
+
+void emu_beside_now()
+{
+    if (beside.n)
+        emu_copy(beside.to, beside.from, beside.n);
+    beside.n = 0;
+}
+
 /* ---- launches ------------------------------------------------------------------------------ */
 
 extern "C" void emu_set_memory(size_t bytes)

@@ -48,6 +48,7 @@ check 'the logits of the vendor, whole, in chunks and token by token' \
 check 'the bundled model: distance from the processor, going on, marks' \
     "$build/tests/cuda/on_card_engine"
 check 'random models made on the card, loading and its progress' "$build/tests/cuda/on_card_synth"
+check 'experts that lie partly with the host' "$build/tests/cuda/on_card_dial"
 check 'measuring: times, routes from a file, kernels' "$build/tests/cuda/on_card_bench"
 check 'the bundled model answers as on the processor' same_answer
 printf '%d passed, %d failed, %d skipped\n' $passed $failed $skipped

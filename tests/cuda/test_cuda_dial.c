@@ -216,7 +216,7 @@ static void popular_ones_lie_near(void **state)
     buf_release(&text);
     snprintf(path, sizeof path, "%s", scratch_file(&b->dir, "popular"));
     o.popular = path;
-    o.gpu_memory_bytes = room_for(b, .5);
+    o.gpu_memory_bytes = room_for(b, .6);
     struct expert_split s = compare(b, &o);
     assert_true(s.n_near > N_EXPERT + N_LAYER - 1 && s.n_near < s.n);
     for (int k = 0; k < s.n; k++)

@@ -103,6 +103,7 @@ void cuda_close(struct dev *d)
     cuda_marks_free(d);
     cuda_forget_steps(c);
     cuda_stage_free(&c->plain);
+    cuda_free_ahead(&c->ahead);
     cudaFree(c->tables);
     for (int i = 0; i < N_LOOK; i++)
         cudaFreeHost(c->look[i]);
@@ -178,6 +179,7 @@ void cuda_launched(struct dev *d, const char *kernel)
 
 void cuda_begin(struct dev *d)
 {
+    cuda_of(d)->ahead.of = NULL;
     cuda_stage_begin(&cuda_of(d)->plain);
 }
 

@@ -21,6 +21,17 @@ struct cu_tables {
 
 #define N_LOOK 3
 
+/* Room for a layer's experts that lie in the host's memory, see ahead.cu. */
+struct cu_ahead {
+    void *mem;
+    size_t bytes, n;         /* of it; that were copied */
+    struct expert *list;     /* [n_expert] where they are then */
+    int n_expert;
+    const struct expert *of; /* whose they are; NULL: nobody's */
+    cudaStream_t stream;
+    cudaEvent_t free, ready; /* nobody reads it; the copy is there */
+};
+
 struct cuda {
     struct dev dev;
     struct ops ops;
@@ -44,6 +55,7 @@ struct cuda {
     } lane[DEV_LANES];              /* while weights are loaded */
     int n_lane;
     cudaEvent_t mark[DEV_MARKS];    /* for measuring; 0: never set */
+    struct cu_ahead ahead;
     char describe[160];
 };
 
@@ -61,6 +73,10 @@ static inline bool cuda_runs(const struct dev *d)
 /* Fails unless it is success; the same for the launch before. */
 void cuda_check(struct dev *d, cudaError_t code, const char *what);
 void cuda_launched(struct dev *d, const char *kernel);
+
+/* Where kernels find the experts: copied ahead, or set->there. */
+const struct expert *cuda_ahead(struct dev *d, const struct expert_set *set);
+void cuda_free_ahead(struct cu_ahead *a);
 
 static inline unsigned blocks_for(size_t n, size_t per)
 {

@@ -65,6 +65,8 @@ void cuda_route(struct dev *, struct route *, const struct tensor *, const struc
                 const struct rows *);
 void cuda_experts(struct dev *, struct tensor *, const struct expert_set *, const struct route *,
                   const struct tensor *, float);
+void cuda_experts_ahead(struct dev *, const struct expert_set *, int);
+int cuda_take_ahead(struct dev *, size_t, int, struct err *);
 void cuda_sum_experts(struct dev *, struct tensor *, const struct tensor *, const struct route *);
 void cuda_sum_experts_add(struct dev *, struct tensor *, const struct tensor *,
                           const struct route *, const struct tensor *);

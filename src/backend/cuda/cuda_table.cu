@@ -27,6 +27,7 @@ void cuda_ops_fill(struct ops *ops)
     ops->give_back = cuda_memory_free;
     ops->take_host = cuda_host_new;
     ops->give_back_host = cuda_host_free;
+    ops->take_ahead = cuda_take_ahead;
     ops->left = cuda_memory_left;
     ops->embed = cuda_embed;
     ops->gather = cuda_gather;
@@ -53,6 +54,7 @@ void cuda_ops_fill(struct ops *ops)
     ops->attend = cuda_attend;
     ops->route = cuda_route;
     ops->experts = cuda_experts;
+    ops->experts_ahead = cuda_experts_ahead;
     ops->sum_experts = cuda_sum_experts;
     ops->sum_experts_add = cuda_sum_experts_add;
 }

@@ -91,7 +91,7 @@ static void show_set(struct dev *d, struct experts *p)
     size_t n = (size_t)p->some->n;
     const struct expert *e = p->some->e;
     p->g.first_id = e[0].id;
-    p->each = p->some->there;
+    p->each = p->some->there ? cuda_ahead(d, p->some) : NULL;
     if (p->each || (is_regular(p->some, GATE) && is_regular(p->some, UP) &&
                     is_regular(p->some, DOWN)))
         return;

@@ -241,9 +241,10 @@ $(CUDA_TESTS): $(BUILD)/tests/cuda/%: tests/cuda/%.c $(EMULATED) $(BUILD)/libint
 	$(Q)$(CXX) $(LDFLAGS) -fsanitize=alignment $@.o $(EMULATED) $(BUILD)/libinternal.a -o $@ \
 		$(LIBS) -lcmocka
 
-# On a GPU: the same programs with the true kernels.
+# On a GPU: the same programs with the true kernels, but for what asks the emulator for faults.
 CARD_TESTS := $(patsubst test_cuda_%.c,$(BUILD)/tests/cuda/on_card_%,\
-                         $(filter-out test_cuda_ops.c,$(notdir $(wildcard tests/cuda/test_*.c))))
+                         $(filter-out test_cuda_ops.c test_cuda_replay.c,\
+                                      $(notdir $(wildcard tests/cuda/test_*.c))))
 
 $(BUILD)/tests/cuda/on_card.o: tests/cuda/test_cuda_ops.c
 $(CARD_TESTS:%=%.o): $(BUILD)/tests/cuda/on_card_%.o: tests/cuda/test_cuda_%.c

@@ -2,8 +2,8 @@
  *
  * Only as much is looked at as is needed. The best logit of every 64 tokens says which of them can
  * matter, and a heap gives those in falling order until a filter says enough. Sums are in double
- * and in the order of ids or ranks, so that a seed gives the same text again; where the draw is
- * from all, what was summed up to every 64th says where it falls. Rejected: a chain of filter
+ * and in a fixed order, so that a seed gives the same text again; where the draw is from all,
+ * what was summed up to every 64th says where it falls. Rejected: a chain of filter
  * objects, which must all be read to know what happens. */
 #include "sampler.h"
 
@@ -259,19 +259,54 @@ static int gather(struct sampler *s, float least)
     return n;
 }
 
-static double weight(float logit, double best, double temperature)
+/* Two at a time, in every instruction set's own vectors: a library's exp would be most of the time
+ * that sampling takes, and not the same everywhere. */
+typedef double pair_of __attribute__((vector_size(16)));
+typedef uint64_t bits_of __attribute__((vector_size(16)));
+
+/* 2^x for x <= 0, within 1e-14 of it; nothing below -1000. The power's integer part is added to an
+ * exponent, after a sum in which it lies in the lowest bits; the rest is Taylor's series. */
+static inline pair_of exp2_of(pair_of x)
 {
-    return exp(((double)logit - best) / temperature);
+    const double low = 0x1.8p52;
+    pair_of shifted = x + low, z = (x - (shifted - low)) * 0x1.62e42fefa39efp-1;
+    pair_of z2 = z * z, z4 = z2 * z2;
+    pair_of high = 1. / 40320 + z * (1. / 362880) + z2 * (1. / 3628800 + z * (1. / 39916800));
+    pair_of mid = 1. / 24 + z * (1. / 120) + z2 * (1. / 720 + z * (1. / 5040));
+    pair_of sum = 1 + z + z2 * (1. / 2 + z * (1. / 6)) + z4 * (mid + z4 * high);
+    bits_of power = ((bits_of)shifted << 52) + (UINT64_C(1023) << 52);
+    return (pair_of)((bits_of)(sum * (pair_of)power) & (bits_of)(x >= -1000));
+}
+
+/* Of powers of two for the temperature's of e. */
+static double steepness(const struct sampler *s)
+{
+    return 0x1.71547652b82fep0 / s->p.temperature;
+}
+
+static double weight(const struct sampler *s, float logit, double best)
+{
+    double x = (logit - best) * steepness(s);
+    return exp2_of((pair_of){ x, x })[0];
+}
+
+static double sum_block(const float *x, double best, double steep)
+{
+    pair_of sum[2] = { 0 };
+    for (int i = 0; i < BLOCK; i += 4) {
+        sum[0] += exp2_of(((pair_of){ x[i], x[i + 1] } - best) * steep);
+        sum[1] += exp2_of(((pair_of){ x[i + 2], x[i + 3] } - best) * steep);
+    }
+    sum[0] += sum[1];
+    return sum[0][0] + sum[0][1];
 }
 
 /* The sum of all weights, and of those up to the end of every block. */
 static double sum_all(struct sampler *s, double best)
 {
-    double sum = 0;
+    double sum = 0, steep = steepness(s);
     for (int b = 0; b < n_block(s); b++) {
-        const float *x = s->work->logit + (size_t)b * BLOCK;
-        for (int i = 0; i < BLOCK; i++)
-            sum += weight(x[i], best, s->p.temperature);
+        sum += sum_block(s->work->logit + (size_t)b * BLOCK, best, steep);
         s->work->block[b].upto = sum;
     }
     return sum;
@@ -285,7 +320,7 @@ static int take_best(const struct sampler *s, struct sampler_pair *pair, int n, 
     int m = 0;
     double best = pair[0].logit;
     for (*reached = 0; m < MIN(k, n) && (m == 0 || *reached < enough); m++)
-        *reached += weight(pop_best(pair, n - m).logit, best, s->p.temperature);
+        *reached += weight(s, pop_best(pair, n - m).logit, best);
     return m;
 }
 
@@ -308,7 +343,7 @@ static int keep_best(struct sampler *s, struct sampler_pair **pair, float best)
         enough = p->top_p * reached;
         reached = 0;
         for (k = m, m = 0; m < k && (m == 0 || reached < enough); m++)
-            reached += weight(all[n - 1 - m].logit, best, p->temperature);
+            reached += weight(s, all[n - 1 - m].logit, best);
     }
     *pair = all + n - m;
     return m;
@@ -320,11 +355,11 @@ static float least_of(const struct sampler *s, double best)
     return (float)(best + s->p.temperature * (log(s->p.min_p) - 1e-3) - fabs(best) * 1e-6);
 }
 
-static int keep_min_p(const struct dstar_sampling *p, struct sampler_pair *pair, int n, float best)
+static int keep_min_p(const struct sampler *s, struct sampler_pair *pair, int n, float best)
 {
     int m = 0;
     for (int i = 0; i < n; i++)
-        if (weight(pair[i].logit, best, p->temperature) >= p->min_p)
+        if (weight(s, pair[i].logit, best) >= s->p.min_p)
             pair[m++] = pair[i];
     return m;
 }
@@ -333,10 +368,10 @@ static int32_t draw(struct sampler *s, const struct sampler_pair *pair, int n, f
 {
     double sum = 0, reached = 0;
     for (int i = 0; i < n; i++)
-        sum += weight(pair[i].logit, best, s->p.temperature);
+        sum += weight(s, pair[i].logit, best);
     double at = rng_unit(&s->rng) * sum;
     for (int i = 0; i < n; i++) {
-        reached += weight(pair[i].logit, best, s->p.temperature);
+        reached += weight(s, pair[i].logit, best);
         if (at < reached)
             return pair[i].id;
     }
@@ -352,7 +387,7 @@ static int32_t draw_of_all(struct sampler *s, float best)
         b++;
     double reached = b > 0 ? s->work->block[b - 1].upto : 0;
     for (int id = b * BLOCK; id < (b + 1) * BLOCK; id++) {
-        reached += weight(x[id], best, s->p.temperature);
+        reached += weight(s, x[id], best);
         if (at < reached)
             return id;
     }
@@ -400,7 +435,7 @@ int sampler_pick(struct sampler *s, const float *logits, const int32_t *past, in
     }
     int n = filtered ? keep_best(s, &pair, best) : gather(s, least_of(s, best));
     if (s->p.min_p > 0)
-        n = keep_min_p(&s->p, pair, n, best);
+        n = keep_min_p(s, pair, n, best);
     *id = draw(s, pair, n, best);
     return 0;
 }

@@ -14,6 +14,7 @@
 #include "cpu.h"
 #include "dwarfstar.h"
 #include "engine.h"
+#include "flow.h"
 #include "synth.h"
 
 #include <stdlib.h>
@@ -137,6 +138,20 @@ static uint64_t room_for(const struct bed *b, double share)
     return b->rest + (uint64_t)(share * (double)b->experts);
 }
 
+/* What people are told of it. */
+static void check_told(dstar_engine *engine, const struct expert_split *s)
+{
+    struct flow f;
+    struct buf line;
+    char want[64];
+    buf_init(&line, 1000);
+    flow_of(engine, &f);
+    flow_line(&f, 1, &line);
+    snprintf(want, sizeof want, "%d of %d experts (", s->n_near, s->n);
+    assert_true(line.len > 0 && strncmp(line.data, want, strlen(want)) == 0);
+    buf_release(&line);
+}
+
 /* The same bits, for every chunk, from an engine with these options; its split, for a while. */
 static struct expert_split compare(const struct bed *b, const struct dstar_options *o)
 {
@@ -148,6 +163,7 @@ static struct expert_split compare(const struct bed *b, const struct dstar_optio
     dstar_engine *engine = open_with(o);
     const struct engine *e = engine_of(engine);
     struct expert_split s = e->split;
+    check_told(engine, &s);
     if (o->gpu_memory_bytes)
         assert_true(e->gpu_free - dev_memory_left(e->dev) <= o->gpu_memory_bytes);
     for (size_t c = 0; c < COUNT_OF(chunks); c++) {

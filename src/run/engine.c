@@ -304,7 +304,7 @@ static int open_model(struct engine *e, const struct dstar_options *o, struct er
     TRY(open_device(e, o, err));
     if (dev_is_apart(e->dev)) {
         e->gpu_free = dev_memory_left(e->dev);
-        m.room = gpu_room(e, o);
+        m.room = MAX(gpu_room(e, o), 1);
     }
     TRY(progress(o, "weights", 0.02, err));
     TRY(model_open(&e->model, e->files, e->dev, &m, err));

@@ -174,6 +174,6 @@ static void set_band(struct product_kernel *k, band_fn *band, int from)
 void cpu_band256_avx2(struct cpu_kernels *k)
 {
     set_band(&k->product[DT_Q2_K], band_q2_k, 2);
-    set_band(&k->product[DT_Q4_K], band_q4_k, 2);
+    set_band(&k->product[DT_Q4_K], band_q4_k, 3);
     set_band(&k->product[DT_IQ2_XXS], band_iq2_xxs, 3);
 }

@@ -122,6 +122,6 @@ static void set_band(struct product_kernel *k, band_fn *band, int from)
 void cpu_band32_avx2(struct cpu_kernels *k)
 {
     set_band(&k->product[DT_Q8_0], band_q8_0, 8);
-    set_band(&k->product[DT_MXFP4], band_mxfp4, 2);
+    set_band(&k->product[DT_MXFP4], band_mxfp4, 3);
     set_band(&k->product[TYPE_SLOT(DT_FP4)], band_fp4, 2);
 }

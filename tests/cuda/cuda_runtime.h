@@ -81,6 +81,7 @@ struct emu_machine {
     emu_fiber *now;
     emu_dim block, block_dim, grid_dim;
     int order, n_thread, n_done, n_waiting;
+    bool early, waited; /* it began before its precursor was done; the block waited for that */
     void (*call)(const void *);
     const void *kernel;
     emu_place scheduler;
@@ -179,18 +180,23 @@ template <class F> static void emu_stream(const F &f)
 
 /* Arguments are copied when a kernel is launched. */
 template <class... P, class... A>
-static void emu_launch(const char *name, dim3 grid, dim3 block, size_t dynamic, void (*k)(P...),
+static void emu_launch(const char *name, bool early, dim3 grid, dim3 block, size_t dynamic, void (*k)(P...),
                        const A &...a)
 {
     auto kernel = [=] { k(P(a)...); };
     emu_stream([=] {
         emu.call = emu_call<decltype(kernel)>;
         emu.kernel = &kernel;
+        emu.early = early;
         emu_run(name, grid, block, dynamic);
     });
 }
 #define LAUNCH(cu, kernel, grid, block, dynamic, ...) \
-    ((void)(cu), emu_launch(#kernel, grid, block, dynamic, kernel, __VA_ARGS__))
+    (emu_launch(#kernel, false, grid, block, dynamic, kernel, __VA_ARGS__), \
+     cuda_launched(cu, #kernel))
+#define LAUNCH_EARLY(cu, kernel, grid, block, dynamic, ...) \
+    (emu_launch(#kernel, true, grid, block, dynamic, kernel, __VA_ARGS__), \
+     cuda_launched(cu, #kernel))
 
 /* ---- what lanes show each other -------------------------------------------------------------- */
 

@@ -222,7 +222,10 @@ void emu_run(const char *name, dim3 grid, dim3 block, size_t dynamic)
         for (unsigned y = 0; y < grid.y; y++)
             for (unsigned x = 0; x < grid.x; x++) {
                 emu.block = { x, y, z };
+                emu.waited = false;
                 run_block();
+                if (emu.early && !emu.waited)
+                    emu_fail("a block did not wait for the kernel before its own");
                 emu.shared_bytes = emu.used_bytes;
             }
     emu.now = NULL;

@@ -50,6 +50,7 @@ void cuda_experts_ahead(struct dev *d, const struct expert_set *set, int n_row)
         return;
     CHECK(set->n <= a->n_expert && set->there);
     a->n = MIN(a->bytes, set->far_bytes);
+    cuda_interrupted(d);
     cuda_check(d, cudaEventRecord(a->free, c->stream), "a copy ahead"); /* of the layer before */
     cuda_check(d, cudaStreamWaitEvent(a->stream, a->free, 0), "a copy ahead");
     cuda_check(d, cudaMemcpyAsync(a->mem, set->far, a->n, cudaMemcpyHostToDevice, a->stream),

@@ -8,6 +8,7 @@
 #ifdef CUDA_EMULATED
 #define copy_16(to, from) emu_copy_async(to, from, 16)
 #define copy_4(to, from) emu_copy_async(to, from, 4)
+#define prefetch(p) ((void)(p))
 #define copy_commit() emu_copy_commit()
 #define copy_wait(n) emu_copy_wait(n)
 #else
@@ -21,6 +22,12 @@ __device__ __forceinline__ void copy_4(void *to, const void *from)
 {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::
                  "r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from) : "memory");
+}
+
+/* Into the second cache. */
+__device__ __forceinline__ void prefetch(const void *p)
+{
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
 }
 
 /* Ends a group. */

@@ -124,6 +124,7 @@ __device__ __forceinline__ float *part_of(const struct attending *p, int row, in
 /* Grid: segments, HEADS heads, rows. */
 __global__ void __launch_bounds__(THREADS) segment_kernel(struct attending p)
 {
+    wait_for_last();
     SHARED(struct attend_tile, t);
     int row = (int)blockIdx.z, head0 = (int)blockIdx.y * HEADS, first = (int)blockIdx.x * SEGMENT;
     struct cu_view v = view_of(&p, row);
@@ -166,6 +167,7 @@ __device__ __forceinline__ void merge(struct merged *m, float max, float sum, fl
 /* Grid: heads, rows. */
 __global__ void __launch_bounds__(THREADS) merge_kernel(struct attending p)
 {
+    wait_for_last();
     int h = (int)blockIdx.x, row = (int)blockIdx.y;
     int n = (view_of(&p, row).n + SEGMENT - 1) / SEGMENT;
     struct merged m = { p.sink[h], 1 };
@@ -215,8 +217,8 @@ static void attend_plain(struct dev *d, const struct attending *p, int n)
     for (int i = 0; i < n; i += FEW_MAX) {
         struct attending part = from_row(p, i);
         unsigned some = (unsigned)MIN(FEW_MAX, n - i);
-        LAUNCH(d, segment_kernel, dim3(segments, heads, some), THREADS, 0, part);
-        LAUNCH(d, merge_kernel, dim3((unsigned)p->n_head, some), THREADS, 0, part);
+        LAUNCH_EARLY(d, segment_kernel, dim3(segments, heads, some), THREADS, 0, part);
+        LAUNCH_EARLY(d, merge_kernel, dim3((unsigned)p->n_head, some), THREADS, 0, part);
     }
 }
 

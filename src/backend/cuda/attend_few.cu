@@ -208,6 +208,7 @@ __device__ __forceinline__ float *few_values(const struct attending *p, int n_ro
 /* Grid: segments, HEADS heads, rows. */
 __global__ void __launch_bounds__(THREADS) few_kernel(struct attending p)
 {
+    wait_for_last();
     SHARED(struct few_tile, t);
     int row = (int)blockIdx.z, head0 = (int)blockIdx.y * HEADS;
     int head = head0 + (int)threadIdx.x / 16;
@@ -285,6 +286,7 @@ __device__ __forceinline__ void finish_few(const struct attending *p, int row, f
 /* Grid: heads, rows. */
 __global__ void __launch_bounds__(QUARTER *TEAMS) merge_few_kernel(struct attending p)
 {
+    wait_for_last();
     SHARED(struct merge_tile, t);
     int row = (int)blockIdx.y, team = (int)threadIdx.x / QUARTER, n = p.n_segment;
     int quarter = (int)threadIdx.x % QUARTER, e = 4 * quarter;
@@ -334,6 +336,7 @@ int cuda_few_segments(int n)
 void cuda_attend_few(struct dev *d, const struct attending *p, int n)
 {
     dim3 grid((unsigned)p->n_segment, blocks_for((size_t)p->n_head, HEADS), (unsigned)n);
-    LAUNCH(d, few_kernel, grid, THREADS, 0, *p);
-    LAUNCH(d, merge_few_kernel, dim3((unsigned)p->n_head, (unsigned)n), QUARTER *TEAMS, 0, *p);
+    LAUNCH_EARLY(d, few_kernel, grid, THREADS, 0, *p);
+    dim3 heads((unsigned)p->n_head, (unsigned)n);
+    LAUNCH_EARLY(d, merge_few_kernel, heads, QUARTER *TEAMS, 0, *p);
 }

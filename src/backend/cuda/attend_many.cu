@@ -287,7 +287,7 @@ static void attend(struct dev *d, const struct attending *p, int n)
     cudaFuncSetAttribute(attend_kernel<HEADS, KEYS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                          (int)shared);
     LAUNCH(d, (attend_kernel<HEADS, KEYS>), grid, HEADS *TEAM, shared, *p,
-           cuda_of(d)->n_unit);
+           cuda_of(d)->n_multi);
 }
 
 bool cuda_attends_many(const struct kv_shape *s)

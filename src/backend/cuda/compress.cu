@@ -280,6 +280,7 @@ __device__ __forceinline__ void prepare_index_query(const struct preparing *p, i
 /* Grid: parts of a row, rows. */
 __global__ void __launch_bounds__(THREADS) prepare_kernel(struct preparing p)
 {
+    wait_for_last();
     SHARED(struct row_buffer, z);
     int part = (int)blockIdx.x, i = (int)blockIdx.y;
     if (part < p.n_pool) {
@@ -304,7 +305,7 @@ static void prepare(struct dev *d, const struct preparing *p, int n)
     unsigned parts = (unsigned)p->n_pool + (p->kv.x != NULL) +
                      blocks_for((size_t)p->n_head, WARPS) +
                      blocks_for((size_t)p->n_index_head, WARPS);
-    LAUNCH(d, prepare_kernel, dim3(parts, (unsigned)n), THREADS, 0, *p);
+    LAUNCH_EARLY(d, prepare_kernel, dim3(parts, (unsigned)n), THREADS, 0, *p);
 }
 
 /* What a row keeps may be where another row of the same span finds what it pools, unless the

@@ -54,7 +54,7 @@ static int describe(struct cuda *c, int index, struct err *e)
     snprintf(c->describe, sizeof c->describe, "%.80s, compute %d.%d, %d multiprocessors%s", p.name,
              p.major, p.minor, p.multiProcessorCount, c->exact ? ", exact" : "");
     c->shared_max = p.sharedMemPerBlockOptin;
-    c->n_unit = p.multiProcessorCount;
+    c->overlaps = p.major >= 9;
     c->dev.shares_memory = p.integrated;
     return 0;
 }
@@ -175,11 +175,37 @@ void cuda_check(struct dev *d, cudaError_t code, const char *what)
 void cuda_launched(struct dev *d, const char *kernel)
 {
     cuda_check(d, cudaGetLastError(), kernel);
+    cuda_of(d)->follows = true;
+    cuda_of(d)->n_launch++;
 }
+
+void cuda_interrupted(struct dev *d)
+{
+    cuda_of(d)->follows = false;
+}
+
+#ifndef CUDA_EMULATED
+cudaLaunchConfig_t cuda_early(const struct dev *d, dim3 grid, dim3 block, size_t dynamic,
+                              cudaLaunchAttribute *early)
+{
+    const struct cuda *c = cuda_of(d);
+    early->id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early->val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t how = {};
+    how.gridDim = grid;
+    how.blockDim = block;
+    how.dynamicSmemBytes = dynamic;
+    how.stream = c->stream;
+    how.attrs = early;
+    how.numAttrs = c->overlaps && c->follows;
+    return how;
+}
+#endif
 
 void cuda_begin(struct dev *d)
 {
     cuda_of(d)->ahead.of = NULL;
+    cuda_interrupted(d);
     cuda_stage_begin(&cuda_of(d)->plain);
 }
 
@@ -195,6 +221,7 @@ void cuda_copy(struct dev *d, void *to, const void *from, size_t bytes)
 {
     if (d->err.code != ERR_NONE)
         return;
+    cuda_interrupted(d);
     cuda_check(d, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, cuda_of(d)->stream),
                "a copy");
     cuda_check(d, cudaStreamSynchronize(cuda_of(d)->stream), "a copy");

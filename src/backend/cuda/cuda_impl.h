@@ -42,13 +42,15 @@ struct cuda {
     size_t multi_shared;           /* memory of one */
     struct cu_stage plain, *stage; /* of steps that are not recorded; of this step */
     struct cu_recorded record[N_RECORD], *recording; /* NULL: this step is not recorded */
+    bool overlaps;                 /* a kernel's first instructions may run beside its precursor */
+    bool follows;                  /* the last thing queued is a kernel */
+    uint64_t n_launch, routed;     /* kernels so far; with them the last that wrote a route */
     int64_t n_replay;
     bool cannot_record;
     uint8_t *look[N_LOOK];         /* pinned: tensors that the host looks at, in turns */
     size_t look_size[N_LOOK];
     int n_look;
     size_t shared_max; /* what a block may ask for */
-    int n_unit;        /* multiprocessors */
     struct {
         cudaStream_t stream;
         void *mem;                  /* pinned */
@@ -78,6 +80,9 @@ void cuda_launched(struct dev *d, const char *kernel);
 const struct expert *cuda_ahead(struct dev *d, const struct expert_set *set);
 void cuda_free_ahead(struct cu_ahead *a);
 
+/* The next kernel does not follow a kernel: it begins when all that is queued is done. */
+void cuda_interrupted(struct dev *d);
+
 static inline unsigned blocks_for(size_t n, size_t per)
 {
     return (unsigned)((n + per - 1) / per);
@@ -86,9 +91,19 @@ static inline unsigned blocks_for(size_t n, size_t per)
 /* Kernels are launched and shared memory is declared in these words alone: the tests compile the
  * same files for an emulator (tests/cuda/). */
 #ifndef CUDA_EMULATED
+cudaLaunchConfig_t cuda_early(const struct dev *d, dim3 grid, dim3 block, size_t dynamic,
+                              cudaLaunchAttribute *early);
 #define LAUNCH(d, kernel, grid, block, dynamic, ...)                                       \
     do {                                                                                   \
         kernel<<<grid, block, dynamic, cuda_of(d)->stream>>>(__VA_ARGS__);                 \
+        cuda_launched(d, #kernel);                                                         \
+    } while (0)
+/* For kernels of which every block calls wait_for_last(). */
+#define LAUNCH_EARLY(d, kernel, grid, block, dynamic, ...)                                 \
+    do {                                                                                   \
+        cudaLaunchAttribute early;                                                         \
+        cudaLaunchConfig_t how = cuda_early(d, grid, block, dynamic, &early);              \
+        cuda_check(d, cudaLaunchKernelEx(&how, kernel, __VA_ARGS__), #kernel);             \
         cuda_launched(d, #kernel);                                                         \
     } while (0)
 #define SHARED(type, name) __shared__ type name

@@ -16,6 +16,19 @@ struct cu_src {
 #define N_WARP ((int)(blockDim.x / WARP))
 #define ALL_LANES 0xffffffffu
 
+/* Until the kernel queued before this one is done. What comes before it may run beside that kernel,
+ * once all blocks of that one are behind their own wait; so all kernels but that one are done, and
+ * weights are steady: only those and what older kernels wrote may be read, and nothing written. */
+__device__ __forceinline__ void wait_for_last()
+{
+#if defined CUDA_EMULATED
+    emu.waited = true;
+#elif __CUDA_ARCH__ >= 900
+    cudaGridDependencySynchronize();
+    cudaTriggerProgrammaticLaunchCompletion();
+#endif
+}
+
 /* Over groups of `width` neighbouring lanes; every lane gets the result. */
 template <int width> __device__ __forceinline__ float lanes_sum(float x)
 {

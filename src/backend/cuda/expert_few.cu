@@ -55,11 +55,15 @@ template <int type> __global__ void __launch_bounds__(FEW_THREADS, 3)
 pairs_kernel(const __grid_constant__ struct cu_pairs p)
 {
     SHARED(struct cu_few, f);
+    if (!p.knows_route)
+        wait_for_last();
     if (threadIdx.x == 0)
         pair_product(&p, (int)blockIdx.y, &f);
     __syncthreads();
-    if (f.n_block == 0)
+    if (f.n_block == 0) {
+        wait_for_last();
         return;
+    }
     few_packed<type, 1>(&f, (int)blockIdx.x, p.tables);
 }
 
@@ -69,7 +73,7 @@ static void launch_pairs(struct dev *d, const struct cu_pairs *p, size_t shared)
     (void)cudaFuncSetAttribute(pairs_kernel<type>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                (int)(cuda_of(d)->shared_max - STATIC_SHARED));
     dim3 grid((unsigned)p->f.n_block, (unsigned)p->n_pair);
-    LAUNCH(d, pairs_kernel<type>, grid, FEW_THREADS, shared, *p);
+    LAUNCH_EARLY(d, pairs_kernel<type>, grid, FEW_THREADS, shared, *p);
 }
 
 bool cuda_pairs_fit(const struct dev *d, enum dtype type, int k)
@@ -94,6 +98,7 @@ void cuda_pairs(struct dev *d, struct cu_pairs *p)
     int each = MIN(3, (int)(c->multi_shared / (shared + STATIC_SHARED)));
     p->f.n_block = MIN(p->f.plan.n_tile, MAX(1, c->n_multi * MAX(1, each) / p->n_pair));
     p->tables = c->tables;
+    p->knows_route = c->n_launch > c->routed;
     switch (p->f.type) {
     case DT_Q8_0: launch_pairs<DT_Q8_0>(d, p, shared); return;
     case DT_MXFP4: launch_pairs<DT_MXFP4>(d, p, shared); return;

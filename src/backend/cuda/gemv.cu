@@ -24,6 +24,7 @@ __device__ __forceinline__ float add_widened(const float *w, const float *x, int
 
 __global__ void __launch_bounds__(THREADS) few_exact_kernel(struct cu_product p)
 {
+    wait_for_last();
     int r = (int)(blockIdx.x * ROWS + threadIdx.x / WARP);
     struct cu_job job = job_at(&p, (int)blockIdx.z);
     if (r >= p.rows)
@@ -53,7 +54,7 @@ __global__ void __launch_bounds__(THREADS) few_exact_kernel(struct cu_product p)
 void cuda_product_few_exact(struct dev *d, const struct cu_product *p, int n_job)
 {
     dim3 grid(blocks_for((size_t)p->rows, ROWS), 1, (unsigned)n_job);
-    LAUNCH(d, few_exact_kernel, grid, THREADS, 0, *p);
+    LAUNCH_EARLY(d, few_exact_kernel, grid, THREADS, 0, *p);
 }
 
 /* ---- several products in one launch -------------------------------------------------------- */
@@ -120,7 +121,7 @@ static void launch_as(struct dev *d, const struct few_list *l, int n_block, size
     (void)cudaFuncSetAttribute((list_kernel<n_x, plain>),
                                cudaFuncAttributeMaxDynamicSharedMemorySize,
                                (int)(cuda_of(d)->shared_max - STATIC_SHARED));
-    LAUNCH(d, (list_kernel<n_x, plain>), (unsigned)n_block, FEW_THREADS, shared, *l);
+    LAUNCH_EARLY(d, (list_kernel<n_x, plain>), (unsigned)n_block, FEW_THREADS, shared, *l);
 }
 
 template <int n_x>

@@ -81,6 +81,7 @@ template <int most, enum layout layout> /* most: streams */
 __global__ void __launch_bounds__(THREADS) project_kernel(float *part, struct cu_mat streams,
                                                           int n_row, struct cu_hc hc)
 {
+    wait_for_last();
     int e = (int)blockIdx.x * PIECE + 2 * LANE, left = hc.n_embd - e;
     int row0 = (int)blockIdx.y * ROWS, end = n_row - row0 < ROWS ? n_row : row0 + ROWS;
     for (int i0 = WARP_ID; i0 <= hc.m; i0 += TURNS * N_WARP) {
@@ -265,6 +266,7 @@ __global__ void __launch_bounds__(ROW_THREADS) mix_kernel(struct cu_mat x, struc
                                                           int n_piece, struct cu_hc hc,
                                                           struct hc_norm norm)
 {
+    wait_for_last();
     SHARED(struct gates, g);
     int n = hc.n_stream, t = (int)threadIdx.x;
     float *to = gates.x + blockIdx.x * gates.pitch;
@@ -290,6 +292,7 @@ __global__ void __launch_bounds__(ROW_THREADS) head_kernel(struct cu_mat x, stru
                                                            const float *part, int n_piece,
                                                            struct cu_hc hc, struct hc_norm norm)
 {
+    wait_for_last();
     SHARED(struct gates, g);
     int t = (int)threadIdx.x;
     sum_pieces(&g, part, n_piece, &hc);
@@ -309,7 +312,7 @@ static void project_from(struct dev *d, float *part, const struct tensor *stream
     auto kernel = layout == ANY          ? project_kernel<most, ANY>
                   : layout == PAIRS_F32 ? project_kernel<most, PAIRS_F32>
                                         : project_kernel<most, PAIRS_F16>;
-    LAUNCH(d, kernel, grid, THREADS, 0, part, mat_of(streams), streams->rows, *hc);
+    LAUNCH_EARLY(d, kernel, grid, THREADS, 0, part, mat_of(streams), streams->rows, *hc);
 }
 
 /* A row's pieces; *n_piece: how many. */
@@ -339,7 +342,7 @@ void cuda_hc_mix_norm(struct dev *d, struct tensor *x, struct tensor *gates,
     float *part = project(d, streams, &h, &n_piece);
     struct hc_norm norm = { weight, eps };
     if (cuda_runs(d))
-        LAUNCH(d, mix_kernel, dim3((unsigned)x->rows, 2), row_threads(x->cols), 0, mat_of(x),
+        LAUNCH_EARLY(d, mix_kernel, dim3((unsigned)x->rows, 2), row_threads(x->cols), 0, mat_of(x),
                mat_of(gates), mat_of(streams), part, n_piece, h, norm);
     arena_rewind(&d->scratch, mark);
 }
@@ -359,7 +362,7 @@ void cuda_hc_head(struct dev *d, struct tensor *x, const struct tensor *streams,
     float *part = project(d, streams, &h, &n_piece);
     struct hc_norm norm = { NULL, 0 };
     if (cuda_runs(d))
-        LAUNCH(d, head_kernel, dim3((unsigned)x->rows), row_threads(x->cols), 0, mat_of(x),
+        LAUNCH_EARLY(d, head_kernel, dim3((unsigned)x->rows), row_threads(x->cols), 0, mat_of(x),
                mat_of(streams), part, n_piece, h, norm);
     arena_rewind(&d->scratch, mark);
 }
@@ -368,6 +371,7 @@ void cuda_hc_head(struct dev *d, struct tensor *x, const struct tensor *streams,
 __global__ void __launch_bounds__(THREADS) spread_kernel(struct cu_mat streams, struct cu_mat y,
                                                          struct cu_mat gates, int n_embd, int n)
 {
+    wait_for_last();
     int e = (int)(blockIdx.x * THREADS + threadIdx.x);
     const float *post = gates.x + blockIdx.y * gates.pitch + n, *c = post + n;
     float *v = streams.x + blockIdx.y * streams.pitch + e, old[MAX_STREAM];
@@ -392,6 +396,6 @@ void cuda_hc_spread(struct dev *d, struct tensor *streams, const struct tensor *
     CHECK(hc->n_stream <= MAX_STREAM);
     dim3 grid(blocks_for((size_t)y->cols, THREADS), (unsigned)y->rows);
     if (cuda_runs(d))
-        LAUNCH(d, spread_kernel, grid, THREADS, 0, mat_of(streams), mat_of(y), mat_of(gates),
+        LAUNCH_EARLY(d, spread_kernel, grid, THREADS, 0, mat_of(streams), mat_of(y), mat_of(gates),
                y->cols, hc->n_stream);
 }

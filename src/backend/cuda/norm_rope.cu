@@ -30,6 +30,7 @@ struct embedded {
 __global__ void __launch_bounds__(WARP) embed_kernel(struct cu_mat out, struct embedding t,
                                                      struct cu_step s)
 {
+    wait_for_last();
     SHARED(struct embedded, all);
     int first = (int)blockIdx.x * WARP * UNIT, n = t.cols - first, u = LANE + first / UNIT;
     int token = s.row[blockIdx.y].token;
@@ -68,12 +69,13 @@ void cuda_embed(struct dev *d, struct tensor *streams, const struct tensor *tabl
                            table->scale_pitch, table->type, table->cols,
                            streams->cols / table->cols, cuda_of(d)->tables };
     dim3 grid(blocks_for((size_t)table->cols, WARP * UNIT), (unsigned)r->n);
-    LAUNCH(d, embed_kernel, grid, WARP, 0, mat_of(streams), t, *s);
+    LAUNCH_EARLY(d, embed_kernel, grid, WARP, 0, mat_of(streams), t, *s);
 }
 
 __global__ void __launch_bounds__(THREADS) gather_kernel(struct cu_mat out, struct cu_mat x,
                                                          int cols, struct cu_step s)
 {
+    wait_for_last();
     int to = s.row[blockIdx.y].out;
     if (to >= 0 && ITEM < (size_t)cols)
         out.x[(size_t)to * out.pitch + ITEM] = x.x[blockIdx.y * x.pitch + ITEM];
@@ -84,7 +86,7 @@ void cuda_gather(struct dev *d, struct tensor *out, const struct tensor *x, cons
     const struct cu_step *s = cuda_runs(d) ? cuda_rows(d, r) : NULL;
     dim3 grid(blocks_for((size_t)x->cols, THREADS), (unsigned)r->n);
     if (s)
-        LAUNCH(d, gather_kernel, grid, THREADS, 0, mat_of(out), mat_of(x), x->cols, *s);
+        LAUNCH_EARLY(d, gather_kernel, grid, THREADS, 0, mat_of(out), mat_of(x), x->cols, *s);
 }
 
 /* ---- norms --------------------------------------------------------------------------------- */
@@ -93,6 +95,7 @@ void cuda_gather(struct dev *d, struct tensor *out, const struct tensor *x, cons
 __global__ void __launch_bounds__(ROW_THREADS) norm_kernel(struct cu_mat out, struct cu_mat in,
                                                            const float *weight, int n, float eps)
 {
+    wait_for_last();
     SHARED(struct cu_sums, sums);
     const float *from = in.x + blockIdx.x * in.pitch + (size_t)blockIdx.y * n;
     float *to = out.x + blockIdx.x * out.pitch + (size_t)blockIdx.y * n;
@@ -120,7 +123,7 @@ void cuda_norm(struct dev *d, struct tensor *out, const struct tensor *x, const 
 {
     CHECK(x->cols <= ROW_EACH * ROW_THREADS);
     if (cuda_runs(d))
-        LAUNCH(d, norm_kernel, dim3((unsigned)x->rows), row_threads(x->cols), 0, mat_of(out),
+        LAUNCH_EARLY(d, norm_kernel, dim3((unsigned)x->rows), row_threads(x->cols), 0, mat_of(out),
                mat_of(x), weight, x->cols, eps);
 }
 
@@ -129,7 +132,7 @@ void cuda_norm_heads(struct dev *d, struct tensor *x, int n_head, float eps)
     dim3 grid((unsigned)x->rows, (unsigned)n_head);
     CHECK(x->cols / n_head <= ROW_EACH * ROW_THREADS);
     if (cuda_runs(d))
-        LAUNCH(d, norm_kernel, grid, row_threads(x->cols / n_head), 0, mat_of(x), mat_of(x),
+        LAUNCH_EARLY(d, norm_kernel, grid, row_threads(x->cols / n_head), 0, mat_of(x), mat_of(x),
                (const float *)NULL, x->cols / n_head, eps);
 }
 
@@ -138,6 +141,7 @@ void cuda_norm_heads(struct dev *d, struct tensor *x, int n_head, float eps)
 __global__ void __launch_bounds__(THREADS) swiglu_kernel(struct cu_mat out, struct cu_mat gate,
                                                          struct cu_mat up, int cols, float clamp)
 {
+    wait_for_last();
     if (ITEM >= (size_t)cols)
         return;
     float a = gate.x[blockIdx.y * gate.pitch + ITEM], b = up.x[blockIdx.y * up.pitch + ITEM];
@@ -151,12 +155,13 @@ void cuda_swiglu(struct dev *d, struct tensor *out, const struct tensor *gate,
 {
     dim3 grid(blocks_for((size_t)out->cols, THREADS), (unsigned)out->rows);
     if (cuda_runs(d))
-        LAUNCH(d, swiglu_kernel, grid, THREADS, 0, mat_of(out), mat_of(gate), mat_of(up),
+        LAUNCH_EARLY(d, swiglu_kernel, grid, THREADS, 0, mat_of(out), mat_of(gate), mat_of(up),
                out->cols, clamp);
 }
 
 __global__ void __launch_bounds__(THREADS) add_kernel(struct cu_mat out, struct cu_mat x, int cols)
 {
+    wait_for_last();
     if (ITEM < (size_t)cols)
         out.x[blockIdx.y * out.pitch + ITEM] += x.x[blockIdx.y * x.pitch + ITEM];
 }
@@ -165,7 +170,7 @@ void cuda_add(struct dev *d, struct tensor *out, const struct tensor *x)
 {
     dim3 grid(blocks_for((size_t)out->cols, THREADS), (unsigned)out->rows);
     if (cuda_runs(d))
-        LAUNCH(d, add_kernel, grid, THREADS, 0, mat_of(out), mat_of(x), out->cols);
+        LAUNCH_EARLY(d, add_kernel, grid, THREADS, 0, mat_of(out), mat_of(x), out->cols);
 }
 
 /* ---- rotation ------------------------------------------------------------------------------ */
@@ -175,6 +180,7 @@ __global__ void __launch_bounds__(THREADS) rope_kernel(struct cu_mat x, int n_he
                                                        struct rope rope, bool inverse,
                                                        struct cu_step s)
 {
+    wait_for_last();
     size_t head = ITEM / (size_t)rope.n_pair;
     int i = (int)(ITEM % (size_t)rope.n_pair);
     if (head >= (size_t)n_head)
@@ -189,6 +195,6 @@ void cuda_rope(struct dev *d, struct tensor *x, int n_head, const struct rope *r
     const struct cu_step *s = cuda_runs(d) ? cuda_rows(d, r) : NULL;
     dim3 grid(blocks_for((size_t)n_head * (size_t)rope->n_pair, THREADS), (unsigned)r->n);
     if (s)
-        LAUNCH(d, rope_kernel, grid, THREADS, 0, mat_of(x), n_head, x->cols / n_head, *rope,
+        LAUNCH_EARLY(d, rope_kernel, grid, THREADS, 0, mat_of(x), n_head, x->cols / n_head, *rope,
                inverse, *s);
 }

@@ -5,6 +5,7 @@
 #define DS_NUMBERS_IMPL_H
 
 #include "list_impl.h"
+#include "async_impl.h"
 #include "floats_impl.h"
 
 #define TEAM 128 /* threads */
@@ -106,6 +107,19 @@ __device__ __forceinline__ void team_sums(const struct cu_few *f, int r0, float 
     }
 }
 
+/* Asks for the first of what a thread will read, before the activations are there. */
+template <int type, int n_row>
+__device__ __forceinline__ void team_ask(const struct cu_few *f, int r0)
+{
+    const int bytes = number_bytes(type);
+#pragma unroll
+    for (int j = 0; j < 4 * n_row; j++) {
+        int at = ((int)threadIdx.x % TEAM + j / n_row * TEAM) * EIGHT, r = r0 + j % n_row;
+        if (at * bytes % 128 == 0 && at < f->k && r < f->rows)
+            prefetch(f->w.data + (size_t)(f->row0 + r) * f->w.pitch + (size_t)at * bytes);
+    }
+}
+
 template <int n> struct cu_team {
     float sum[FEW_WARPS][n];
 };
@@ -119,6 +133,8 @@ __device__ __forceinline__ void few_numbers(const struct cu_few *f, int block)
     int warp = (int)threadIdx.x / WARP, t = (int)threadIdx.x % TEAM;
     int r0 = (block * N_TEAM + warp / TEAM_WARPS) * n_row;
     float sum[n_row][n_x] = {};
+    team_ask<type, n_row>(f, r0);
+    wait_for_last();
     bool wide = f->k % EIGHT == 0 && is_aligned(f->w.data, f->w.pitch, 16) &&
                 is_aligned(f->x, f->x_pitch, 16);
     if (wide)

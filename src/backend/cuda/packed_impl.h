@@ -114,7 +114,7 @@ __device__ __forceinline__ void book_fill(const struct cu_tables *tables, uint8_
         book_copies(book + BOOK_SIGNS + t * BOOK_ENTRY, entry);
 }
 
-/* Block number `block` of the product. */
+/* Block number `block` of the product. Weights are asked for before the activations are there. */
 template <int type, int n_x>
 __device__ __forceinline__ void few_packed(const struct cu_few *f, int block,
                                            const struct cu_tables *tables)
@@ -130,6 +130,7 @@ __device__ __forceinline__ void few_packed(const struct cu_few *f, int block,
         tile_copy(&walk, ask, ring + s * stage);
     if (type == DT_IQ2_XXS)
         book_fill(tables, shared);
+    wait_for_last();
     few_round<act_block(type)>(f, (struct cu_record *)(shared + book_bytes(type)));
     __syncthreads();
     float sum[2][n_x] = {};

@@ -28,6 +28,7 @@ struct cu_pairs {
     int n_used, n_pair;
     int x_div;               /* row of x: pair / x_div */
     const struct cu_tables *tables;
+    bool knows_route;        /* another kernel followed the one that wrote it */
 };
 
 /* expert_few.cu: whether there are kernels for it; of packed weights. */

@@ -48,6 +48,7 @@ __device__ __forceinline__ void score_rows(const struct picking *p, const float 
 /* Grid: ROWS rows of the cache, rows of the step. Shared: q transposed, then each warp's rows. */
 __global__ void __launch_bounds__(THREADS) score_kernel(struct picking p)
 {
+    wait_for_last();
     SHARED_DYNAMIC(float, q);
     int i = p.row0 + (int)blockIdx.y, heads = (p.n_head + WARP - 1) / WARP * WARP;
     struct cu_row r = p.step.row[i];
@@ -162,6 +163,7 @@ __device__ __forceinline__ int rank_of(struct selection *s, bool yes, int *all)
 /* Grid: rows of the step. */
 __global__ void __launch_bounds__(SELECT_FEW) select_kernel(struct picking p)
 {
+    wait_for_last();
     SHARED(struct selection, s);
     int i = p.row0 + (int)blockIdx.x, t = (int)threadIdx.x, n_thread = (int)blockDim.x;
     struct cu_row r = p.step.row[i];
@@ -222,8 +224,8 @@ void cuda_pick(struct dev *d, struct tensor *picked, const struct tensor *q,
         if (scores && many)
             cuda_score_many(d, &p, (int)n);
         else if (scores)
-            LAUNCH(d, score_kernel, dim3(blocks_for(pitch, ROWS), n), THREADS, shared, p);
-        LAUNCH(d, select_kernel, dim3(n), r->n > FEW_MAX ? THREADS : SELECT_FEW, 0, p);
+            LAUNCH_EARLY(d, score_kernel, dim3(blocks_for(pitch, ROWS), n), THREADS, shared, p);
+        LAUNCH_EARLY(d, select_kernel, dim3(n), r->n > FEW_MAX ? THREADS : SELECT_FEW, 0, p);
     }
     arena_rewind(&d->scratch, mark);
 }

@@ -77,6 +77,7 @@ static void begin(struct dev *d, struct cuda *c, struct cu_recorded *g, const st
         return;
     }
     g->stage.next = next ? next->host : NULL;
+    cuda_interrupted(d);
     c->recording = g;
     c->stage = &g->stage;
 }
@@ -110,6 +111,7 @@ static void record_result(struct dev *d, struct tensor *keep, const struct tenso
     if (bytes == 0 || d->err.code != ERR_NONE)
         return;
     cuda_check(d, cudaMallocHost(&keep->data, bytes), "memory for results");
+    cuda_interrupted(d);
     if (d->err.code == ERR_NONE)
         cuda_check(d, cudaMemcpyAsync(keep->data, t->data, bytes, cudaMemcpyDeviceToHost,
                                       cuda_of(d)->stream), "results");

@@ -64,6 +64,7 @@ __global__ void __launch_bounds__(THREADS) route_kernel(struct route out, struct
                                                         struct router router, struct cu_step step,
                                                         struct dev_routes routes)
 {
+    wait_for_last();
     SHARED(struct scores, s);
     int row = (int)blockIdx.x, n_used = router.n_used, t = (int)threadIdx.x;
     for (int e = t; e < router.n_expert; e += THREADS) {
@@ -101,8 +102,9 @@ void cuda_route(struct dev *d, struct route *out, const struct tensor *logits,
         routes = *d->routes;
     routes.id = dev_routes_of(d, 0);
     if (s)
-        LAUNCH(d, route_kernel, dim3((unsigned)r->n), THREADS, 0, *out, mat_of(logits), *router,
-               *s, routes);
+        LAUNCH_EARLY(d, route_kernel, dim3((unsigned)r->n), THREADS, 0, *out, mat_of(logits),
+                     *router, *s, routes);
+    cuda_of(d)->routed = cuda_of(d)->n_launch;
 }
 
 /* ---- sum_experts --------------------------------------------------------------------------- */
@@ -127,6 +129,7 @@ __global__ void __launch_bounds__(THREADS) sum_kernel(struct cu_mat out, struct 
                                                       struct tensor ids, struct cu_mat more,
                                                       int cols)
 {
+    wait_for_last();
     SHARED(struct slots, s);
     size_t row = blockIdx.y, n = (size_t)ids.cols, c = (size_t)blockIdx.x * THREADS + threadIdx.x;
     order_slots(&s, (const int32_t *)((const uint8_t *)ids.data + row * ids.pitch), ids.cols);
@@ -147,7 +150,7 @@ void cuda_sum_experts_add(struct dev *d, struct tensor *out, const struct tensor
     if (x)
         more = mat_of(x);
     if (cuda_runs(d))
-        LAUNCH(d, sum_kernel, grid, THREADS, 0, mat_of(out), mat_of(part), route->id, more,
+        LAUNCH_EARLY(d, sum_kernel, grid, THREADS, 0, mat_of(out), mat_of(part), route->id, more,
                out->cols);
 }
 

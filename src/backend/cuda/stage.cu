@@ -79,6 +79,7 @@ void *cuda_send(struct dev *d, const void *staged, size_t bytes)
 {
     struct cuda *c = cuda_of(d);
     uint8_t *to = c->stage->dev + ((const uint8_t *)staged - c->stage->host);
+    cuda_interrupted(d);
     cuda_check(d, cudaMemcpyAsync(to, staged, bytes, cudaMemcpyHostToDevice, c->stream), "a list");
     return to;
 }

@@ -16,6 +16,7 @@ void cuda_mark(struct dev *d, int i)
     struct cuda *c = cuda_of(d);
     if (cuda_runs(d) && !c->mark[i])
         check(d, cudaEventCreate(&c->mark[i]));
+    cuda_interrupted(d);
     if (cuda_runs(d))
         check(d, cudaEventRecord(c->mark[i], c->stream));
 }

@@ -4,16 +4,16 @@
  * activations arrive by themselves. Sums over 32 elements are exact, steps are applied to them in
  * float32. */
 #include "mma_impl.h"
+#include "pair_impl.h"
 #include "product_impl.h"
-#include "widen_impl.h"
 
 #define TILE GROUP_TILE
 #define SLOTS 4 /* units of a turn */
 #define DEPTH (SLOTS * UNIT)
 #define PITCH (DEPTH + 16) /* eight rows are in different banks; minima and sums lie between */
-#define RAW 176 /* bytes of a row in a turn, from where 16 bytes begin to where they end */
 #define THREADS 256
 #define PAIRS 4 /* of a warp's columns, sixteen each */
+#define COPIES 8 /* of a codebook's entry, so that lanes meet different banks */
 
 /* A turn's bytes and steps. A warp has 32 rows of weights; the steps of l, l + 8, l + 16, l + 24 of
  * them are neighbours, and so are those of columns l, l + 1, l + 8, l + 9: what a lane needs. */
@@ -22,14 +22,26 @@ struct inputs {
     float x_d[SLOTS][TILE];
 };
 
-struct many {
+__host__ __device__ __forceinline__ constexpr int block_bytes(int type)
+{
+    return type == DT_Q8_0 ? 34 : type == DT_MXFP4 ? 17 : type == DT_FP4 ? 16
+         : type == DT_Q2_K ? 84 : type == DT_Q4_K ? 144 : 66;
+}
+
+/* Of a row in a turn, at most, from where 16 bytes begin to where they end. */
+__host__ __device__ __forceinline__ constexpr int pieces_of(int type)
+{
+    return (block_bytes(type) * (act_block(type) == 32 ? SLOTS : 1) + 15 + 15) / 16;
+}
+
+template <int type> struct tile {
     int8_t w[TILE][PITCH];
     float w_d[SLOTS + 1][TILE];
     struct inputs inputs[2]; /* of a turn, and of the next one on their way */
-    uint8_t raw[TILE][RAW];  /* the next turn's weights as they lie in memory */
-    uint64_t grid[256];      /* a codebook */
-    const uint8_t *x[TILE];  /* rows of activations, NULL: none */
+    uint8_t raw[TILE][16 * (pieces_of(type) | 1)]; /* the next turn's weights, as in memory */
+    const uint8_t *x[TILE];  /* rows of activations */
     float *out[TILE];
+    uint32_t size[type == DT_IQ2_XXS ? 256 : 1][COPIES], sign[type == DT_IQ2_XXS ? 128 : 1][COPIES];
 };
 
 template <int type> __device__ __forceinline__ bool has_min()
@@ -49,32 +61,26 @@ __device__ __forceinline__ int col_place(int i)
 
 /* ---- what a turn needs ---------------------------------------------------------------------- */
 
+/* n rows. What lies behind a row's end is multiplied by steps of zero. */
 template <int type>
-__device__ __forceinline__ void fetch_inputs(struct many *t, const struct cu_product *p, int turn)
+__device__ __forceinline__ void fetch_inputs(struct tile<type> *t, int k, int n, int turn)
 {
-    const int block = type == DT_Q8_0 || type == DT_MXFP4 || type == DT_FP4 ? 32 : 256;
-    const int chunks = DEPTH / 16, steps = block == 32 ? SLOTS : 1;
+    const int block = act_block(type), chunks = DEPTH / 16, steps = block == 32 ? SLOTS : 1;
     struct inputs *to = &t->inputs[turn % 2];
+    int thread = (int)threadIdx.x, chunk = thread % chunks * 16, at = turn * DEPTH + chunk;
 #pragma unroll
-    for (int c = (int)threadIdx.x; c < TILE * chunks; c += THREADS) {
-        int i = c / chunks, at = turn * DEPTH + c % chunks * 16;
-        const uint8_t *x = t->x[i];
-        bool there = x && at < p->k;
-        COPY_ASYNC(&to->x[i][c % chunks * 16], there ? x + at : p->x, 16, there);
-    }
-    for (int c = (int)threadIdx.x; c < TILE * steps; c += THREADS) {
-        int i = c / steps, b = turn * DEPTH / block + c % steps;
-        const uint8_t *x = t->x[i];
-        bool there = x && b * block < p->k;
-        COPY_ASYNC(&to->x_d[c % steps][col_place(i)],
-                   there ? many_d(x, p->k, b) : (const float *)p->x, 4, there);
-    }
-    if (has_min<type>() && threadIdx.x < TILE) { /* low halves, then high ones */
-        const uint8_t *x = t->x[threadIdx.x];
-        COPY_ASYNC(&to->x[threadIdx.x][DEPTH],
-                   x ? many_sums(x, p->k, turn / 2) + turn % 2 * 16 : (const int8_t *)p->x, 16,
-                   x != NULL);
-    }
+    for (int i = thread / chunks; i < TILE; i += THREADS / chunks)
+        if (i < n && at < k)
+            COPY_ASYNC(&to->x[i][chunk], t->x[i] + at, 16, true);
+    int step = thread % steps, b = turn * DEPTH / block + step;
+    bool there = b * block < k;
+#pragma unroll
+    for (int i = thread / steps; i < TILE; i += THREADS / steps)
+        if (i < n)
+            COPY_ASYNC(&to->x_d[step][col_place(i)], many_d(t->x[i], k, there ? b : 0), 4, there);
+    if (has_min<type>() && thread < n) /* low halves, then high ones */
+        COPY_ASYNC(&to->x[thread][DEPTH], many_sums(t->x[thread], k, turn / 2) + turn % 2 * 16, 16,
+                   true);
 }
 
 /* The minima of 256 elements by sixteens: dm * m. */
@@ -83,10 +89,8 @@ struct cu_minima {
     float dm;
 };
 
-__device__ __forceinline__ void minima_load(int type, const struct cu_src *s, int block,
-                                            struct cu_minima *out)
+__device__ __forceinline__ void minima_load(int type, const uint8_t *p, struct cu_minima *out)
 {
-    const uint8_t *p = s->row + (size_t)block * (type == DT_Q2_K ? 84 : 144);
     out->dm = f16_at(type == DT_Q2_K ? p + 82 : p + 2);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -104,58 +108,111 @@ __device__ __forceinline__ void minima_load(int type, const struct cu_src *s, in
 /* A turn's weights in their row: blocks that hold any of its elements. */
 template <int type> __device__ __forceinline__ void raw_span(int turn, int k, int *from, int *n)
 {
-    const int block = type == DT_Q8_0 || type == DT_MXFP4 || type == DT_FP4 ? 32 : 256;
-    const int bytes = type == DT_Q8_0 ? 34 : type == DT_MXFP4 ? 17 : type == DT_FP4 ? 16
-                    : type == DT_Q2_K ? 84 : type == DT_Q4_K ? 144 : 66;
+    const int block = act_block(type), bytes = block_bytes(type);
     int first = turn * DEPTH / block, end = (turn * DEPTH + DEPTH + block - 1) / block;
     *from = first * bytes;
     *n = (end < k / block ? end : k / block) * bytes - *from;
 }
 
-/* Neighbouring lanes fetch neighbouring pieces. */
+/* Neighbouring lanes fetch neighbouring pieces; from: the tile's first row; n_row: rows it has. */
 template <int type>
-__device__ __forceinline__ void fetch_weights(struct many *t, const struct cu_product *p,
-                                              const struct cu_job *job, int row0, int turn)
+__device__ __forceinline__ void fetch_weights(struct tile<type> *t, const struct cu_src *first,
+                                              size_t pitch, int n_row, int k, int turn)
 {
-    const int pieces = RAW / 16;
-    int from, n;
-    raw_span<type>(turn, p->k, &from, &n);
-    for (int c = (int)threadIdx.x; c < TILE * pieces; c += THREADS) {
-        int r = c / pieces;
-        const uint8_t *row = job_row(p, job, row0 + r).row + from;
-        const uint8_t *piece = row - (uintptr_t)row % 16 + c % pieces * 16;
-        if (row0 + r < p->rows && piece < row + n)
-            COPY_ASYNC(&t->raw[r][c % pieces * 16], piece, 16, true);
+    const int lanes = pieces_of(type) > 8 ? 16 : 8;
+    int from, n, piece = (int)threadIdx.x % lanes, r = (int)threadIdx.x / lanes;
+    raw_span<type>(turn, k, &from, &n);
+    const uint8_t *at = first->row + from + (size_t)r * pitch + piece * 16;
+#pragma unroll
+    for (int i = 0; i < TILE * lanes / THREADS; i++, r += THREADS / lanes) {
+        int before = (int)((uintptr_t)at % 16);
+        if (r < n_row && piece * 16 < n + before)
+            COPY_ASYNC(&t->raw[r][piece * 16], at - before, 16, true);
+        at += pitch * (THREADS / lanes);
     }
 }
 
-/* Two threads have a row's four units; beyond the weights' end everything is zero. */
-template <int type>
-__device__ __forceinline__ void unpack_weights(struct many *t, const struct cu_product *p,
-                                               const struct cu_job *job, int row0, int turn)
+/* The codebook of IQ2_XXS as in pair_impl.h, with fewer copies. */
+__device__ __forceinline__ void fill_book(struct tile<DT_IQ2_XXS> *t,
+                                          const struct cu_tables *tables)
 {
-    int r = (int)threadIdx.x / 2, half = (int)threadIdx.x % 2, from, n;
-    struct cu_src src = job_row(p, job, row0 + r);
-    bool row = row0 + r < p->rows;
-    raw_span<type>(turn, p->k, &from, &n);
-    int before = (int)((uintptr_t)(src.row + from) % 16) - from; /* raw follows the row's start */
-    src.row = t->raw[r] + before;
-    src.tables = (const struct cu_tables *)(const void *)t->grid;
+    static_assert(THREADS == 256, "a thread for each entry");
+    uint32_t i = threadIdx.x, eight = eight_signs(i), sign = 0;
+    uint64_t grid = tables->iq2_xxs[i];
+    uint32_t size = low_nibbles((uint32_t)grid >> 4) | low_nibbles((uint32_t)(grid >> 36)) << 16;
+    for (int j = 0; j < 8; j++)
+        sign |= (eight >> j & 1) << (4 * j + 2);
+    for (uint32_t j = 0; j < COPIES; j++) {
+        t->size[i][(i + j) % COPIES] = size;
+        if (i < 128)
+            t->sign[i][(i + j) % COPIES] = sign;
+    }
+}
+
+/* Pair j of a block, at any address. */
+__device__ __forceinline__ void unpack_iq2_xxs(const struct tile<DT_IQ2_XXS> *t,
+                                               const uint8_t *block, int j, struct cu_unit *out)
+{
+    float d = f16_at(block) * .125f;
+    uintptr_t at = (uintptr_t)(block + 2 + 16 * j);
+    const uint32_t *w = (const uint32_t *)(at & ~(uintptr_t)3);
+    unsigned by = (unsigned)(at & 3) * 8;
 #pragma unroll
-    for (int i = 0; i < SLOTS / 2; i++) {
-        int slot = half * (SLOTS / 2) + i, u = turn * SLOTS + slot;
-        struct cu_unit w = {};
-        if (row && u * UNIT < p->k)
-            unit_load(type, &src, u, &w);
-        int4 *to = (int4 *)(t->w[r] + slot * UNIT);
-        to[0] = { w.q[0], w.q[1], w.q[2], w.q[3] };
-        to[1] = { w.q[4], w.q[5], w.q[6], w.q[7] };
-        t->w_d[slot][row_place(r)] = w.d;
+    for (int h = 0; h < 2; h++, w += 2) {
+        uint32_t index = __funnelshift_r(w[0], w[1], by);
+        uint32_t rest = __funnelshift_r(w[1], w[2], by);
+        out[h].d = d * (float)((rest >> 28) * 2 + 1);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            uint32_t eight = t->size[index >> 8 * i & 255][LANE % COPIES] |
+                             t->sign[rest >> 7 * i & 127][LANE % COPIES];
+            out[h].q[2 * i] = book_four(eight);
+            out[h].q[2 * i + 1] = book_four(eight >> 16);
+        }
+    }
+}
+
+/* Pair p of what lies at row. */
+template <int type>
+__device__ __forceinline__ void unpack_pair(const struct tile<type> *t, const struct cu_src *row,
+                                            int p, struct cu_unit *out)
+{
+    if constexpr (type == DT_IQ2_XXS) {
+        unpack_iq2_xxs(t, row->row, p, out);
+    } else if ((uintptr_t)row->row % 4 == 0) {
+        struct cu_piece piece = { row->row, row->scale, NULL };
+        pair_load<type>(&piece, p, true, out);
+    } else {
+        unit_load(type, row, 2 * p, &out[0]);
+        unit_load(type, row, 2 * p + 1, &out[1]);
+    }
+}
+
+/* Two threads have a row's four units; src: the thread's row. Behind the weights' end steps are
+ * zero. */
+template <int type>
+__device__ __forceinline__ void unpack_weights(struct tile<type> *t, const struct cu_src *src,
+                                               int k, int turn)
+{
+    const bool wide = act_block(type) == 256; /* a block has two turns */
+    int r = (int)threadIdx.x / 2, half = (int)threadIdx.x % 2, from, n;
+    raw_span<type>(turn, k, &from, &n);
+    struct cu_src row = { t->raw[r] + (uintptr_t)(src->row + from) % 16, src->scale, NULL };
+    if (type == DT_FP4)
+        row.scale += turn * SLOTS;
+    struct cu_unit w[2];
+    unpack_pair<type>(t, &row, half + (wide ? turn % 2 * 2 : 0), w);
+    int4 *to = (int4 *)(t->w[r] + half * 2 * UNIT);
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        int slot = 2 * half + i;
+        to[2 * i] = { w[i].q[0], w[i].q[1], w[i].q[2], w[i].q[3] };
+        to[2 * i + 1] = { w[i].q[4], w[i].q[5], w[i].q[6], w[i].q[7] };
+        t->w_d[slot][row_place(r)] = (turn * SLOTS + slot) * UNIT < k ? w[i].d : 0;
     }
     if (has_min<type>() && half == 0) {
-        struct cu_minima m = {};
-        if (row)
-            minima_load(type, &src, turn / 2, &m);
+        struct cu_minima m;
+        minima_load(type, row.row, &m);
         *(int4 *)(t->w[r] + DEPTH) = { m.m[0], m.m[1], m.m[2], m.m[3] };
         t->w_d[SLOTS][row_place(r)] = turn % 2 ? -256 * m.dm : -m.dm;
     }
@@ -172,7 +229,9 @@ struct left {
     float d[4], off[4];
 };
 
-__device__ __forceinline__ void load_left(struct left *a, const struct many *t, int slot, int row)
+template <int type>
+__device__ __forceinline__ void load_left(struct left *a, const struct tile<type> *t, int slot,
+                                          int row)
 {
     const int8_t *q = &t->w[row + LANE % 16][slot * UNIT + LANE / 16 * 16];
     float4 d = *(const float4 *)&t->w_d[slot][row + LANE / 4 * 4];
@@ -208,10 +267,10 @@ __device__ __forceinline__ void multiply(float (*sum)[2][4], const struct left *
 /* A warp's part: 32 rows, and every other sixteen columns, so that few columns are shared
  * evenly. */
 template <int type>
-__device__ __forceinline__ void multiply_turn(float (*sum)[2][2][4], const struct many *t,
+__device__ __forceinline__ void multiply_turn(float (*sum)[2][2][4], const struct tile<type> *t,
                                               const struct inputs *in, int n)
 {
-    const int d_slots = type == DT_Q8_0 || type == DT_MXFP4 || type == DT_FP4 ? SLOTS : 1;
+    const int d_slots = act_block(type) == 32 ? SLOTS : 1;
     int warp = (int)threadIdx.x / WARP, row = warp / 2 * 32;
 #pragma unroll
     for (int slot = 0; slot < SLOTS + (has_min<type>() ? 1 : 0); slot++) {
@@ -230,7 +289,8 @@ __device__ __forceinline__ void multiply_turn(float (*sum)[2][2][4], const struc
 
 /* ---- kernel --------------------------------------------------------------------------------- */
 
-__device__ __forceinline__ void store(const struct many *t, float (*sum)[2][2][4], int row0,
+template <int type>
+__device__ __forceinline__ void store(const struct tile<type> *t, float (*sum)[2][2][4], int row0,
                                       int n_row, int n)
 {
     int warp = (int)threadIdx.x / WARP;
@@ -248,29 +308,32 @@ __device__ __forceinline__ void store(const struct many *t, float (*sum)[2][2][4
 /* Grid: tiles of weights, tiles of activations, jobs; experts are told apart by the tiles. */
 template <int type> __global__ void __launch_bounds__(THREADS, 2) many_kernel(struct cu_product p)
 {
-    SHARED_DYNAMIC(struct many, t);
+    SHARED_DYNAMIC(struct tile<type>, t);
     struct cu_job job;
     int row0 = (int)blockIdx.x * TILE, i0, turns = (p.k + DEPTH - 1) / DEPTH;
     float sum[PAIRS][2][2][4] = {};
     if (!tile_at(&p, (int)blockIdx.y, &job, &i0))
         return;
-    int n = job.n - i0;
-    for (int i = (int)threadIdx.x; i < TILE; i += THREADS) {
-        t->x[i] = i < n ? job_in(&p, &job, i0 + i) : NULL;
-        t->out[i] = i < n ? job_out(&p, &job, i0 + i) : NULL;
+    int n = min(job.n - i0, TILE), n_row = min(p.rows - row0, TILE);
+    if ((int)threadIdx.x < n) {
+        t->x[threadIdx.x] = job_in(&p, &job, i0 + (int)threadIdx.x);
+        t->out[threadIdx.x] = job_out(&p, &job, i0 + (int)threadIdx.x);
     }
-    t->grid[threadIdx.x] = p.tables->iq2_xxs[threadIdx.x];
+    if constexpr (type == DT_IQ2_XXS)
+        fill_book(t, p.tables);
+    struct cu_src first = job_row(&p, &job, row0);
+    struct cu_src mine = job_row(&p, &job, row0 + min((int)threadIdx.x / 2, n_row - 1));
     __syncthreads();
-    fetch_inputs<type>(t, &p, 0);
-    fetch_weights<type>(t, &p, &job, row0, 0);
+    fetch_inputs<type>(t, p.k, n, 0);
+    fetch_weights<type>(t, &first, job.w.pitch, n_row, p.k, 0);
     for (int turn = 0; turn < turns; turn++) {
         COPY_WAIT();
         __syncthreads();
-        unpack_weights<type>(t, &p, &job, row0, turn);
+        unpack_weights<type>(t, &mine, p.k, turn);
         __syncthreads();
         if (turn + 1 < turns) {
-            fetch_inputs<type>(t, &p, turn + 1);
-            fetch_weights<type>(t, &p, &job, row0, turn + 1);
+            fetch_inputs<type>(t, p.k, n, turn + 1);
+            fetch_weights<type>(t, &first, job.w.pitch, n_row, p.k, turn + 1);
         }
         multiply_turn<type>(sum, t, &t->inputs[turn % 2], n);
     }
@@ -281,8 +344,8 @@ template <int type> static void many(struct dev *d, const struct cu_product *p, 
 {
     dim3 grid(blocks_for((size_t)p->rows, TILE), tiles_of(p), (unsigned)n_job);
     (void)cudaFuncSetAttribute(many_kernel<type>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               (int)sizeof(struct many));
-    LAUNCH(d, many_kernel<type>, grid, THREADS, sizeof(struct many), *p);
+                               (int)sizeof(struct tile<type>));
+    LAUNCH(d, many_kernel<type>, grid, THREADS, sizeof(struct tile<type>), *p);
 }
 
 void cuda_product_many(struct dev *d, const struct cu_product *p, int n_job)

@@ -145,7 +145,7 @@ static size_t job_shared(const struct cu_few *f, int n)
 static int job_blocks(const struct cuda *c, const struct cu_few *f, size_t shared, size_t bytes)
 {
     if (is_number(f->type))
-        return number_blocks(f->rows, f->n);
+        return number_blocks(f);
     size_t each = c->multi_shared / (shared + BLOCK_SHARED);
     size_t all = (size_t)c->n_multi * MAX(1, MIN(each, 2)), mine = f->row_bytes * f->rows;
     size_t share = MAX(1, (all * mine + bytes - 1) / bytes);

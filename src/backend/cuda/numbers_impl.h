@@ -12,6 +12,9 @@
 #define TEAM_WARPS (TEAM / WARP)
 #define N_TEAM (FEW_THREADS / TEAM)
 #define EIGHT 8
+#define N_SHORT 8       /* rows of a team, where one eight of each thread is a row */
+#define MANY_SHORT 4096 /* rows of such a matrix, and of one with longer rows, from which */
+#define MANY_LONG 1024  /* on teams have more than one */
 
 /* Eight weights as they lie in memory, and what they are to be multiplied with. */
 struct cu_eight {
@@ -92,7 +95,7 @@ __device__ __forceinline__ void eight_add(const struct cu_few *f, const struct c
 template <int type, int n_row, int n_x, bool wide>
 __device__ __forceinline__ void team_sums(const struct cu_few *f, int r0, float (*sum)[n_x])
 {
-    const int step = TEAM * EIGHT, ahead = wide ? 4 : 1;
+    const int step = TEAM * EIGHT, ahead = wide && n_row < N_SHORT ? 4 : 1;
     for (int at = (int)threadIdx.x % TEAM * EIGHT; at < f->k; at += ahead * step) {
         struct cu_eight e[ahead][n_row];
 #pragma unroll
@@ -124,11 +127,21 @@ template <int n> struct cu_team {
     float sum[FEW_WARPS][n];
 };
 
-/* Block number `block` of the product. */
-template <int type, int n_x>
-__device__ __forceinline__ void few_numbers(const struct cu_few *f, int block)
+/* Rows that a team shares its activations among: enough that the GPU holds all blocks, or half of
+ * them, at a time. A row's sum does not depend on it. */
+__host__ __device__ __forceinline__ int team_rows(const struct cu_few *f)
 {
-    const int n_row = n_x == 1 ? 1 : 2; /* that a team shares its activations among */
+    if (f->n > 1 || f->type != DT_F16)
+        return f->n > 1 ? 2 : 1;
+    if (f->k <= TEAM * EIGHT)
+        return f->rows < MANY_SHORT ? 1 : N_SHORT;
+    return f->rows < MANY_LONG ? 1 : 2;
+}
+
+/* Block number `block` of the product. */
+template <int type, int n_x, int n_row>
+__device__ __forceinline__ void team_product(const struct cu_few *f, int block)
+{
     SHARED(struct cu_team<n_row * n_x>, shared);
     int warp = (int)threadIdx.x / WARP, t = (int)threadIdx.x % TEAM;
     int r0 = (block * N_TEAM + warp / TEAM_WARPS) * n_row;
@@ -157,9 +170,22 @@ __device__ __forceinline__ void few_numbers(const struct cu_few *f, int block)
     f->out[(size_t)i * f->out_pitch + r0 + r] = all;
 }
 
-static inline int number_blocks(int rows, int n)
+template <int type, int n_x>
+__device__ __forceinline__ void few_numbers(const struct cu_few *f, int block)
 {
-    return (int)blocks_for((size_t)rows, n == 1 ? N_TEAM : 2 * N_TEAM);
+    if (n_x > 1)
+        team_product<type, n_x, 2>(f, block);
+    else if (type != DT_F16 || team_rows(f) == 1)
+        team_product<type, n_x, 1>(f, block);
+    else if (team_rows(f) == 2)
+        team_product<type, n_x, 2>(f, block);
+    else
+        team_product<type, n_x, N_SHORT>(f, block);
+}
+
+static inline int number_blocks(const struct cu_few *f)
+{
+    return (int)blocks_for((size_t)f->rows, (size_t)(N_TEAM * team_rows(f)));
 }
 
 #endif

@@ -69,20 +69,13 @@ struct few_list {
     const struct cu_tables *tables;
 };
 
-/* As nearly all lists have them: few registers, and little code to fetch. */
-__host__ __device__ __forceinline__ bool is_plain(int type)
-{
-    return type == DT_Q8_0 || type == DT_F16;
-}
+/* Which types a list has: a kernel has the code of those alone, for a launch runs through code that
+ * it must fetch first. */
+enum { WITH_Q8_0 = 1, WITH_F16 = 2, WITH_REST = 4 };
 
-template <int n_x>
-__device__ __forceinline__ void plain_job(const struct few_list *l, const struct cu_few *f,
-                                          int block)
+static inline int with_type(int type)
 {
-    if (f->type == DT_Q8_0)
-        few_packed<DT_Q8_0, n_x>(f, block, l->tables);
-    else
-        few_numbers<DT_F16, n_x>(f, block);
+    return type == DT_Q8_0 ? WITH_Q8_0 : type == DT_F16 ? WITH_F16 : WITH_REST;
 }
 
 template <int n_x>
@@ -101,7 +94,7 @@ __device__ __forceinline__ void rare_job(const struct few_list *l, const struct 
     }
 }
 
-template <int n_x, bool plain>
+template <int n_x, int with>
 __global__ void __launch_bounds__(FEW_THREADS, 2)
 list_kernel(const __grid_constant__ few_list l)
 {
@@ -109,31 +102,35 @@ list_kernel(const __grid_constant__ few_list l)
     while (block >= l.job[j].n_block)
         block -= l.job[j++].n_block;
     const struct cu_few *f = &l.job[j];
-    if (plain || is_plain(f->type))
-        plain_job<n_x>(&l, f, block);
-    else
+    if (with == WITH_Q8_0 || (with & WITH_Q8_0 && f->type == DT_Q8_0))
+        few_packed<DT_Q8_0, n_x>(f, block, l.tables);
+    else if (with == WITH_F16 || (with & WITH_F16 && f->type == DT_F16))
+        few_numbers<DT_F16, n_x>(f, block);
+    else if (with & WITH_REST)
         rare_job<n_x>(&l, f, block);
 }
 
-template <int n_x, bool plain>
+template <int n_x, int with>
 static void launch_as(struct dev *d, const struct few_list *l, int n_block, size_t shared)
 {
-    (void)cudaFuncSetAttribute((list_kernel<n_x, plain>),
+    (void)cudaFuncSetAttribute((list_kernel<n_x, with>),
                                cudaFuncAttributeMaxDynamicSharedMemorySize,
                                (int)(cuda_of(d)->shared_max - STATIC_SHARED));
-    LAUNCH_EARLY(d, (list_kernel<n_x, plain>), (unsigned)n_block, FEW_THREADS, shared, *l);
+    LAUNCH_EARLY(d, (list_kernel<n_x, with>), (unsigned)n_block, FEW_THREADS, shared, *l);
 }
 
 template <int n_x>
 static void launch_list(struct dev *d, const struct few_list *l, int n_block, size_t shared)
 {
-    bool plain = true;
+    int with = 0;
     for (int j = 0; j < l->n; j++)
-        plain = plain && is_plain(l->job[j].type);
-    if (plain)
-        launch_as<n_x, true>(d, l, n_block, shared);
-    else
-        launch_as<n_x, false>(d, l, n_block, shared);
+        with |= with_type(l->job[j].type);
+    switch (with) {
+    case WITH_Q8_0: launch_as<n_x, WITH_Q8_0>(d, l, n_block, shared); return;
+    case WITH_F16: launch_as<n_x, WITH_F16>(d, l, n_block, shared); return;
+    case WITH_Q8_0 | WITH_F16: launch_as<n_x, WITH_Q8_0 | WITH_F16>(d, l, n_block, shared); return;
+    default: launch_as<n_x, WITH_Q8_0 | WITH_F16 | WITH_REST>(d, l, n_block, shared);
+    }
 }
 
 static size_t job_shared(const struct cu_few *f, int n)

@@ -12,9 +12,8 @@
 #define TEAM_WARPS (TEAM / WARP)
 #define N_TEAM (FEW_THREADS / TEAM)
 #define EIGHT 8
-#define N_SHORT 8       /* rows of a team, where one eight of each thread is a row */
-#define MANY_SHORT 4096 /* rows of such a matrix, and of one with longer rows, from which */
-#define MANY_LONG 1024  /* on teams have more than one */
+#define N_SHORT 8       /* rows of a team, where one eight of each thread is a row ... */
+#define MANY_SHORT 4096 /* ... and there are so many of them */
 
 /* Eight weights as they lie in memory, and what they are to be multiplied with. */
 struct cu_eight {
@@ -127,15 +126,12 @@ template <int n> struct cu_team {
     float sum[FEW_WARPS][n];
 };
 
-/* Rows that a team shares its activations among: enough that the GPU holds all blocks, or half of
- * them, at a time. A row's sum does not depend on it. */
+/* Rows that a team shares its activations among. A row's sum does not depend on it. */
 __host__ __device__ __forceinline__ int team_rows(const struct cu_few *f)
 {
-    if (f->n > 1 || f->type != DT_F16)
-        return f->n > 1 ? 2 : 1;
-    if (f->k <= TEAM * EIGHT)
-        return f->rows < MANY_SHORT ? 1 : N_SHORT;
-    return f->rows < MANY_LONG ? 1 : 2;
+    if (f->n > 1)
+        return 2;
+    return f->type == DT_F16 && f->k <= TEAM * EIGHT && f->rows >= MANY_SHORT ? N_SHORT : 1;
 }
 
 /* Block number `block` of the product. */
@@ -175,12 +171,10 @@ __device__ __forceinline__ void few_numbers(const struct cu_few *f, int block)
 {
     if (n_x > 1)
         team_product<type, n_x, 2>(f, block);
-    else if (type != DT_F16 || team_rows(f) == 1)
-        team_product<type, n_x, 1>(f, block);
-    else if (team_rows(f) == 2)
-        team_product<type, n_x, 2>(f, block);
-    else
+    else if (type == DT_F16 && team_rows(f) > 1)
         team_product<type, n_x, N_SHORT>(f, block);
+    else
+        team_product<type, n_x, 1>(f, block);
 }
 
 static inline int number_blocks(const struct cu_few *f)

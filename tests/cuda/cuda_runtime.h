@@ -45,6 +45,7 @@ struct alignas(8) float2 { float x, y; };
 #define EMU_THREADS 1024
 #define EMU_STACK (64 << 10)
 #define EMU_COPIES 256          /* that a thread may have under way */
+#define EMU_PIECES 256          /* that a block may have under way */
 #define EMU_SHARED (48 << 10)   /* what a block may declare */
 #define EMU_DYNAMIC (227 << 10) /* what a launch may ask for */
 
@@ -57,6 +58,14 @@ struct emu_copy {
     void *to;
     const void *from;
     int n, group;
+};
+
+/* cp.async.bulk: a copy, the barrier that counts its bytes. */
+struct emu_piece {
+    void *to;
+    const void *from;
+    int n;
+    uint64_t *bar;
 };
 
 struct emu_fiber {
@@ -87,6 +96,8 @@ struct emu_machine {
     emu_place scheduler;
     emu_fiber fiber[EMU_THREADS];
     emu_warp warp[EMU_THREADS / 32];
+    emu_piece piece[EMU_PIECES]; /* of the block, under way */
+    int n_piece;
     size_t dynamic_bytes, shared_bytes, used_bytes; /* shared: to be poisoned */
     alignas(256) uint8_t shared[EMU_SHARED], dynamic[EMU_DYNAMIC];
     size_t memory_bytes; /* what the GPU says it has */
@@ -383,6 +394,51 @@ static inline void emu_copy_wait(int n = -1)
             memcpy(c->to, c->from, (size_t)c->n);
     }
     f->n_copy = left;
+}
+
+/* Pieces that a barrier counts. Bytes come when somebody waits for them, and are poison till then,
+ * or at once. The barrier's word: expected bytes above, turns that are over below. */
+static inline void emu_bulk_open(uint64_t *bar) { *bar = 0; }
+
+static inline void emu_bulk_expect(uint64_t *bar, int n)
+{
+    if (*bar >> 32)
+        emu_fail("a turn begins before the last one was waited for");
+    *bar += (uint64_t)n << 32;
+}
+
+static inline void emu_bulk_copy(void *to, const void *from, int n, uint64_t *bar)
+{
+    if (((uintptr_t)from | ((uintptr_t)to - (uintptr_t)emu.dynamic) | (uintptr_t)n) % 16)
+        emu_fail("a piece is not aligned");
+    if (emu.n_piece == EMU_PIECES)
+        emu_fail("too many pieces under way");
+    emu.piece[emu.n_piece++] = { to, from, n, bar };
+    if (emu.order == 1)
+        memcpy(to, from, (size_t)n);
+    else
+        memset(to, 0xff, (size_t)n);
+}
+
+static inline void emu_bulk_wait(uint64_t *bar, int phase)
+{
+    int left = 0, n = 0;
+    if ((*bar & 1) != (uint64_t)phase)
+        return; /* that turn is over */
+    for (int i = 0; i < emu.n_piece; i++) {
+        emu_piece *c = &emu.piece[i];
+        if (c->bar != bar) {
+            emu.piece[left++] = *c;
+            continue;
+        }
+        if (emu.order != 1)
+            memcpy(c->to, c->from, (size_t)c->n);
+        n += c->n;
+    }
+    emu.n_piece = left;
+    if (n == 0 || (uint64_t)n != *bar >> 32)
+        emu_fail("pieces are not the bytes that were expected");
+    *bar = (*bar + 1) & 0xffffffff;
 }
 
 static inline unsigned __funnelshift_r(unsigned lo, unsigned hi, unsigned by)

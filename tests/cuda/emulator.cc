@@ -223,6 +223,7 @@ void emu_run(const char *name, dim3 grid, dim3 block, size_t dynamic)
             for (unsigned x = 0; x < grid.x; x++) {
                 emu.block = { x, y, z };
                 emu.waited = false;
+                emu.n_piece = 0;
                 run_block();
                 if (emu.early && !emu.waited)
                     emu_fail("a block did not wait for the kernel before its own");

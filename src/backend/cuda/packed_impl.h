@@ -25,8 +25,7 @@ __device__ __forceinline__ void tile_add(const struct cu_few *f, const struct cu
                                          struct cu_place at, const uint8_t *pieces,
                                          const uint8_t *shared, float (*sum)[n_x])
 {
-    int lanes = 2 * WARP / walk->tile_rows, q = LANE / lanes * 2, p = LANE % lanes, k = f->k;
-    int from = at.chunk * CHUNK + p * PAIR;
+    int q = walk->q, p = walk->p, k = f->k, from = at.chunk * CHUNK + p * PAIR;
     if (from >= k)
         return;
     struct cu_unit w[2][2];
@@ -56,10 +55,9 @@ __device__ __forceinline__ void tile_add(const struct cu_few *f, const struct cu
 
 __device__ __forceinline__ float lane_sum(float x, int lanes)
 {
-#pragma unroll 1
-    for (int i = lanes / 2; i > 0; i /= 2)
-        x += __shfl_xor_sync(ALL_LANES, x, i);
-    return x;
+    if (lanes == WARP)
+        x += __shfl_xor_sync(ALL_LANES, x, WARP / 2);
+    return lanes_sum<WARP / 2>(x);
 }
 
 __device__ __forceinline__ float gated(const struct cu_few *f, float a, float b)
@@ -74,17 +72,16 @@ template <int n_x>
 __device__ __forceinline__ void tile_out(const struct cu_few *f, const struct cu_walk *walk,
                                          int tile, float (*sum)[n_x])
 {
-    int lanes = 2 * WARP / walk->tile_rows, half = LANE / lanes;
     bool gate = walk->each < walk->tile_rows;
-    int r = tile * walk->each + (gate ? half : 2 * half);
+    int r = tile * walk->each + (gate ? walk->q / 2 : walk->q);
 #pragma unroll
     for (int i = 0; i < n_x; i++) {
         if (i >= f->n)
             break;
-        float a = lane_sum(sum[0][i], lanes), b = lane_sum(sum[1][i], lanes);
+        float a = lane_sum(sum[0][i], walk->lanes), b = lane_sum(sum[1][i], walk->lanes);
         float *out = f->out + (size_t)i * f->out_pitch + r;
         sum[0][i] = sum[1][i] = 0;
-        if (LANE % lanes || r >= walk->rows)
+        if (walk->p || r >= walk->rows)
             continue;
         out[0] = gate ? gated(f, a, b) : a;
         if (!gate && r + 1 < walk->rows)
@@ -124,10 +121,15 @@ __device__ __forceinline__ void few_packed(const struct cu_few *f, int block,
     struct cu_walk walk = walk_of(f);
     int warp = (int)threadIdx.x / WARP, stage = walk.tile_rows * walk.piece;
     uint8_t *ring = shared + f->plan.ring + warp * stages * stage;
-    struct cu_place at = { block + warp * f->n_block, 0 }, ask = at;
+    uint64_t *bar = (uint64_t *)(shared + f->plan.ring) - (FEW_WARPS - warp) * stages;
+    struct cu_place at = { block + warp * f->n_block, 0 };
+    struct cu_ask ask = first_ask(&walk, at);
+    if (walk.whole && LANE < stages)
+        pieces_open(bar + LANE);
+    __syncwarp();
 #pragma unroll 1
-    for (int s = 0; s < stages; s++, next_place(&walk, &ask))
-        tile_copy(&walk, ask, ring + s * stage);
+    for (int s = 0; s < stages; s++)
+        ask_pieces(&walk, &ask, ring + s * stage, bar + s);
     if (type == DT_IQ2_XXS)
         book_fill(tables, shared);
     wait_for_last();
@@ -135,16 +137,19 @@ __device__ __forceinline__ void few_packed(const struct cu_few *f, int block,
     __syncthreads();
     float sum[2][n_x] = {};
 #pragma unroll 1
-    for (int s = 0; at.tile < walk.n_tile; s = s + 1 < stages ? s + 1 : 0) {
-        copy_wait(stages - 1);
+    for (int s = 0, phase = 0; at.tile < walk.n_tile; next_place(&walk, &at)) {
+        if (walk.whole)
+            pieces_wait(bar + s, phase);
+        else
+            copy_wait(stages - 1);
         __syncwarp();
         tile_add<type, n_x>(f, &walk, at, ring + s * stage, shared, sum);
         if (at.chunk == walk.n_chunk - 1)
             tile_out<n_x>(f, &walk, at.tile, sum);
         __syncwarp();
-        tile_copy(&walk, ask, ring + s * stage);
-        next_place(&walk, &at);
-        next_place(&walk, &ask);
+        ask_pieces(&walk, &ask, ring + s * stage, bar + s);
+        s = s + 1 < stages ? s + 1 : 0;
+        phase ^= s == 0;
     }
 }
 

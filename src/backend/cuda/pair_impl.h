@@ -82,12 +82,13 @@ __device__ __forceinline__ int book_four(uint32_t entry)
     return (int)__byte_perm(0x002b1908, 0x00d5e7f8, entry);
 }
 
-__device__ __forceinline__ void pair_iq2_xxs(const uint8_t *block, int j, const uint8_t *book,
+/* Pair p of a row that begins at a multiple of 8. */
+__device__ __forceinline__ void pair_iq2_xxs(const uint8_t *row, int p, const uint8_t *book,
                                              struct cu_unit *out)
 {
-    float d = f16_value(*(const uint16_t *)block) * .125f;
-    uintptr_t at = (uintptr_t)(block + 2 + 16 * j);
-    const uint2 *from = (const uint2 *)(at & ~(uintptr_t)7);
+    int block = p / 4 * 66, at = block + 2 + p % 4 * 16;
+    float d = f16_value(*(const uint16_t *)(row + block)) * .125f;
+    const uint2 *from = (const uint2 *)(row + (at & ~7));
     uint2 a = from[0], b = from[1], c = from[2];
     bool odd = at & 4;
     uint32_t w[5] = { odd ? a.y : a.x, odd ? b.x : a.y, odd ? b.y : b.x, odd ? c.x : b.y,
@@ -124,7 +125,7 @@ __device__ __forceinline__ void pair_load(const struct cu_piece *s, int p, bool 
     case DT_Q8_0: pair_q8_0((const uint32_t *)(s->row + p * 68), out); break;
     case DT_Q2_K: pair_q2_k((const uint32_t *)(s->row + p / 4 * 84), p % 4, out); break;
     case DT_Q4_K: pair_q4_k((const uint32_t *)(s->row + p / 4 * 144), p % 4, out); break;
-    case DT_IQ2_XXS: pair_iq2_xxs(s->row + p / 4 * 66, p % 4, s->book, out); break;
+    case DT_IQ2_XXS: pair_iq2_xxs(s->row, p, s->book, out); break;
     default:
         unit_load(type, &src, 2 * p, &out[0]);
         unit_load(type, &src, 2 * p + both, &out[1]);

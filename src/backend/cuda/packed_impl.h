@@ -5,6 +5,11 @@
 
 #include "walk_impl.h"
 
+__device__ __forceinline__ constexpr bool has_minima(int type)
+{
+    return type == DT_Q2_K || type == DT_Q4_K;
+}
+
 template <int type>
 __device__ __forceinline__ float unit_times(const struct cu_unit *w, const int *x, float d,
                                             const int16_t *x_sum, float sum)
@@ -14,7 +19,7 @@ __device__ __forceinline__ float unit_times(const struct cu_unit *w, const int *
     for (int i = 0; i < 8; i++)
         s = __dp4a(w->q[i], x[i], s);
     sum = fmaf(w->d * d, (float)s, sum);
-    if (type == DT_Q2_K || type == DT_Q4_K)
+    if (has_minima(type))
         sum = fmaf(-(w->dm * d), (float)(w->m[0] * x_sum[0] + w->m[1] * x_sum[1]), sum);
     return sum;
 }
@@ -133,7 +138,7 @@ __device__ __forceinline__ void few_packed(const struct cu_few *f, int block,
     if (type == DT_IQ2_XXS)
         book_fill(tables, shared);
     wait_for_last();
-    few_round<act_block(type)>(f, (struct cu_record *)(shared + book_bytes(type)));
+    few_round<act_block(type), has_minima(type)>(f, (struct cu_record *)(shared + book_bytes(type)));
     __syncthreads();
     float sum[2][n_x] = {};
 #pragma unroll 1

@@ -40,7 +40,8 @@ template <int width> __device__ __forceinline__ uint32_t lanes_top(const float4 
     return top;
 }
 
-/* Four elements from `at` on, of a block whose largest has the size `top`. */
+/* Four elements from `at` on, of a block whose largest has the size `top`. Sums: for minima. */
+template <bool sums>
 __device__ __forceinline__ void round_four(float4 x, uint32_t top, struct cu_record *row, int at,
                                            int k)
 {
@@ -54,14 +55,16 @@ __device__ __forceinline__ void round_four(float4 x, uint32_t top, struct cu_rec
         q |= (uint32_t)(v & 255) << 8 * i;
         total += v;
     }
-    total += __shfl_xor_sync(ALL_LANES, total, 1);
-    total += __shfl_xor_sync(ALL_LANES, total, 2);
+    if (sums) {
+        total += __shfl_xor_sync(ALL_LANES, total, 1);
+        total += __shfl_xor_sync(ALL_LANES, total, 2);
+    }
     if (at >= n_record(k) * RECORD)
         return;
     struct cu_record *to = row + at / RECORD;
     int in = at % RECORD;
     ((uint32_t *)to->q)[in / 4] = q;
-    if (in % 16 == 0)
+    if (sums && in % 16 == 0)
         to->sum[in / 16] = (int16_t)total;
     if (in % UNIT == 0)
         to->d[in / UNIT] = bad ? __uint_as_float(0x7fc00000)
@@ -70,7 +73,7 @@ __device__ __forceinline__ void round_four(float4 x, uint32_t top, struct cu_rec
 
 /* Spans s0, s0 + FEW_WARPS.. of row x, each of all lanes' fours. Loads come before their use, and
  * fours move up to where one piece of code uses them. wide: fours are whole and aligned. */
-template <int block>
+template <int block, bool sums>
 __device__ __forceinline__ void round_spans(const float *x, int s0, int k, bool wide,
                                             struct cu_record *to)
 {
@@ -91,7 +94,7 @@ __device__ __forceinline__ void round_spans(const float *x, int s0, int k, bool 
         uint32_t top = lanes_top<(block == 32 ? 8 : WARP)>(four, part);
 #pragma unroll
         for (int h = 0; h < part; h++)
-            round_four(four[h], top, to, at + h * 128, k);
+            round_four<sums>(four[h], top, to, at + h * 128, k);
 #pragma unroll
         for (int j = part; j < AHEAD; j++)
             four[j - part] = four[j];
@@ -99,7 +102,7 @@ __device__ __forceinline__ void round_spans(const float *x, int s0, int k, bool 
 }
 
 /* All rows of x, by all warps of the block; to: [n][n_record(k)], zeros behind the end. */
-template <int block>
+template <int block, bool sums>
 __device__ __forceinline__ void few_round(const struct cu_few *f, struct cu_record *to)
 {
     const int span = block == 32 ? 128 : 256, ahead = AHEAD * 128 / span;
@@ -108,7 +111,7 @@ __device__ __forceinline__ void few_round(const struct cu_few *f, struct cu_reco
     for (int i = 0; i < f->n; i++, to += n_record(f->k))
 #pragma unroll 1
         for (int s = (int)threadIdx.x / WARP; s * span < f->k; s += ahead * FEW_WARPS)
-            round_spans<block>(few_x(f, i), s, f->k, wide, to);
+            round_spans<block, sums>(few_x(f, i), s, f->k, wide, to);
 }
 
 #endif

@@ -191,8 +191,8 @@ template <class F> static void emu_stream(const F &f)
 
 /* Arguments are copied when a kernel is launched. */
 template <class... P, class... A>
-static void emu_launch(const char *name, bool early, dim3 grid, dim3 block, size_t dynamic, void (*k)(P...),
-                       const A &...a)
+static void emu_launch(const char *name, bool early, dim3 grid, dim3 block, size_t dynamic,
+                       void (*k)(P...), const A &...a)
 {
     auto kernel = [=] { k(P(a)...); };
     emu_stream([=] {

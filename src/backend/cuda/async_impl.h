@@ -5,14 +5,8 @@
 
 #include "device_impl.h"
 
-/* Whether copy_piece() and its barriers work. */
-#if defined CUDA_EMULATED || __CUDA_ARCH__ >= 900
-#define COPIES_PIECES true
-#else
-#define COPIES_PIECES false
-#endif
-
 #ifdef CUDA_EMULATED
+#define COPIES_PIECES true
 #define pieces_open(bar) emu_bulk_open(bar)
 #define pieces_expect(bar, n) emu_bulk_expect(bar, n)
 #define copy_piece(to, from, n, bar) emu_bulk_copy(to, from, n, bar)
@@ -51,51 +45,50 @@ __device__ __forceinline__ void copy_commit()
 #define copy_wait(n) asm volatile("cp.async.wait_group %0;" :: "n"(n) : "memory")
 #endif
 
-#ifndef CUDA_EMULATED
+/* Pieces that one lane asks for, with barriers that count their bytes: 8 bytes of shared memory
+ * each, which a lane opens before the warp meets. Then, in turns: one lane expects the bytes of all
+ * pieces, lanes ask for n bytes each, a multiple of 16 like both addresses, and all wait; phase: of
+ * even turns 0, of odd ones 1. */
+#if !defined CUDA_EMULATED && __CUDA_ARCH__ >= 900
+#define COPIES_PIECES true
 __device__ __forceinline__ uint32_t shared_at(const void *p)
 {
     return (uint32_t)__cvta_generic_to_shared(p);
 }
 
-/* A barrier for pieces, 8 bytes of shared memory: a lane opens it, then the warp meets. */
 __device__ __forceinline__ void pieces_open(uint64_t *bar)
 {
-#if COPIES_PIECES
     asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\n\tfence.proxy.async.shared::cta;" ::
                  "r"(shared_at(bar)) : "memory");
-#endif
 }
 
-/* By one lane, once a turn: all pieces of the turn are n bytes. */
 __device__ __forceinline__ void pieces_expect(uint64_t *bar, int n)
 {
-#if COPIES_PIECES
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::
                  "r"(shared_at(bar)), "r"(n) : "memory");
-#endif
 }
 
-/* A lane asks for n bytes, a multiple of 16 like both addresses. */
 __device__ __forceinline__ void copy_piece(void *to, const void *from, int n, uint64_t *bar)
 {
-#if COPIES_PIECES
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
                  "[%0], [%1], %2, [%3];" ::
                  "r"(shared_at(to)), "l"(from), "r"(n), "r"(shared_at(bar)) : "memory");
-#endif
 }
 
-/* Until the pieces of a turn are there; phase: of even turns 0, of odd ones 1. */
 __device__ __forceinline__ void pieces_wait(uint64_t *bar, int phase)
 {
-#if COPIES_PIECES
     asm volatile("{\n\t.reg .pred done;\n"
                  "again:\n\t"
                  "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n\t"
                  "@!done bra again;\n\t}" ::
                  "r"(shared_at(bar)), "r"(phase) : "memory");
-#endif
 }
+#elif !defined CUDA_EMULATED
+#define COPIES_PIECES false
+#define pieces_open(bar) ((void)(bar))
+#define pieces_expect(bar, n) ((void)(bar), (void)(n))
+#define copy_piece(to, from, n, bar) ((void)(to), (void)(from), (void)(n), (void)(bar))
+#define pieces_wait(bar, phase) ((void)(bar), (void)(phase))
 #endif
 
 /* A warp asks for n bytes of a row; at addresses that are no multiples of 4 it waits for them.

@@ -19,15 +19,17 @@ struct cu_src {
 /* Until the kernel queued before this one is done. What comes before it may run beside that kernel,
  * once all blocks of that one are behind their own wait; so all kernels but that one are done, and
  * weights are steady: only those and what older kernels wrote may be read, and nothing written. */
+#if defined CUDA_EMULATED
+#define wait_for_last() (emu.waited = true)
+#elif __CUDA_ARCH__ >= 900
 __device__ __forceinline__ void wait_for_last()
 {
-#if defined CUDA_EMULATED
-    emu.waited = true;
-#elif __CUDA_ARCH__ >= 900
     cudaGridDependencySynchronize();
     cudaTriggerProgrammaticLaunchCompletion();
-#endif
 }
+#else /* launches overlap from compute 9.0 on */
+#define wait_for_last()
+#endif
 
 /* Over groups of `width` neighbouring lanes; every lane gets the result. */
 template <int width> __device__ __forceinline__ float lanes_sum(float x)

@@ -94,28 +94,6 @@ __device__ __forceinline__ void tile_out(const struct cu_few *f, const struct cu
     }
 }
 
-/* A thread stores the copies of its entry, in an order that meets different banks. */
-__device__ __forceinline__ void book_copies(uint8_t *to, uint32_t entry)
-{
-#pragma unroll
-    for (int i = 0; i < BOOK_ENTRY / 16; i++)
-        ((uint4 *)to)[(i + LANE) % (BOOK_ENTRY / 16)] = { entry, entry, entry, entry };
-}
-
-__device__ __forceinline__ void book_fill(const struct cu_tables *tables, uint8_t *book)
-{
-    static_assert(FEW_THREADS == 256, "a thread for each entry");
-    int t = (int)threadIdx.x;
-    uint64_t grid = tables->iq2_xxs[t];
-    uint32_t low = low_nibbles((uint32_t)grid >> 4), high = low_nibbles((uint32_t)(grid >> 36));
-    book_copies(book + t * BOOK_ENTRY, low | high << 16);
-    uint32_t eight = eight_signs((uint32_t)t), entry = 0;
-    for (int i = 0; i < 8; i++)
-        entry |= (eight >> i & 1) << (4 * i + 2);
-    if (t < 128)
-        book_copies(book + BOOK_SIGNS + t * BOOK_ENTRY, entry);
-}
-
 /* Block number `block` of the product. Weights are asked for before the activations are there. */
 template <int type, int n_x>
 __device__ __forceinline__ void few_packed(const struct cu_few *f, int block,
@@ -138,7 +116,8 @@ __device__ __forceinline__ void few_packed(const struct cu_few *f, int block,
     if (type == DT_IQ2_XXS)
         book_fill(tables, shared);
     wait_for_last();
-    few_round<act_block(type), has_minima(type)>(f, (struct cu_record *)(shared + book_bytes(type)));
+    struct cu_record *record = (struct cu_record *)(shared + book_bytes(type));
+    few_round<act_block(type), has_minima(type)>(f, record);
     __syncthreads();
     float sum[2][n_x] = {};
 #pragma unroll 1

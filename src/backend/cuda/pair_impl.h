@@ -4,18 +4,8 @@
 #ifndef DS_PAIR_IMPL_H
 #define DS_PAIR_IMPL_H
 
+#include "book_impl.h"
 #include "unit_impl.h"
-
-/* The codebook of IQ2_XXS in shared memory: 256 entries for eight magnitudes, then 128 for seven
- * signs and the eighth they imply. An entry has a nibble for each of eight weights, whose bits 0-1
- * choose the magnitude and bit 2 the sign; every lane has a copy in a bank of its own. */
-#define BOOK_ENTRY (WARP * 4)
-#define BOOK_SIGNS (256 * BOOK_ENTRY)
-
-__host__ __device__ __forceinline__ constexpr int book_bytes(int type)
-{
-    return type == DT_IQ2_XXS ? BOOK_SIGNS + 128 * BOOK_ENTRY : 0;
-}
 
 /* One row's piece. scale: of its first unit. */
 struct cu_piece {
@@ -68,18 +58,6 @@ __device__ __forceinline__ void pair_q4_k(const uint32_t *w, int j, struct cu_un
         for (int i = 0; i < 8; i++)
             out[h].q[i] = (int)(w[4 + j * 8 + i] >> 4 * h & 0x0f0f0f0f);
     }
-}
-
-/* This lane's copy of the entry at `at`. */
-__device__ __forceinline__ uint32_t book_entry(const uint8_t *book, uint32_t at)
-{
-    return *(const uint32_t *)(book + (at | (uint32_t)(LANE * 4)));
-}
-
-/* Magnitudes are 8, 25 and 43. */
-__device__ __forceinline__ int book_four(uint32_t entry)
-{
-    return (int)__byte_perm(0x002b1908, 0x00d5e7f8, entry);
 }
 
 /* Pair p of a row that begins at a multiple of 8. */

@@ -75,7 +75,7 @@ struct emu_fiber {
     emu_dim index;
     int id;
     size_t shared_used;
-    unsigned n_exchange;
+    unsigned n_exchange, n_or;
     int n_copy, n_group; /* under way; groups of them begun */
     emu_copy copy[EMU_COPIES];
     char *stack;
@@ -90,6 +90,7 @@ struct emu_machine {
     emu_fiber *now;
     emu_dim block, block_dim, grid_dim;
     int order, n_thread, n_done, n_waiting;
+    int any[3]; /* of the block's threads said yes */
     bool early, waited; /* it began before its precursor was done; the block waited for that */
     void (*call)(const void *);
     const void *kernel;
@@ -132,6 +133,16 @@ static inline void __syncthreads()
     for (int i = 0; i < emu.n_thread; i++)
         if (emu.fiber[i].state == EMU_BLOCK)
             emu.fiber[i].state = EMU_READY;
+}
+
+/* Three, so that the one to be used next but one is cleared when nobody looks at it. */
+static inline int __syncthreads_or(int x)
+{
+    int turn = emu.now->n_or++ % 3;
+    emu.any[turn] |= x != 0;
+    __syncthreads();
+    emu.any[(turn + 2) % 3] = 0;
+    return emu.any[turn];
 }
 
 static inline void __syncwarp(unsigned mask = 0xffffffff)
@@ -248,6 +259,14 @@ static inline unsigned __reduce_max_sync(unsigned, unsigned x)
     for (int i = 0; i < 32; i++)
         x = all[i][0] > x ? all[i][0] : x;
     return x;
+}
+
+static inline unsigned __reduce_add_sync(unsigned, unsigned x)
+{
+    unsigned(*all)[8] = emu_exchange(&x, 1), sum = 0;
+    for (int i = 0; i < 32; i++)
+        sum += all[i][0];
+    return sum;
 }
 
 static inline unsigned __reduce_min_sync(unsigned, unsigned x)

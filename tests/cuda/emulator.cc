@@ -182,6 +182,7 @@ static void run_block()
     memset(emu.shared, 0xff, emu.shared_bytes); /* what a block has declared so far */
     memset(emu.dynamic, 0xff, emu.dynamic_bytes);
     emu.n_done = emu.n_waiting = 0;
+    memset(emu.any, 0, sizeof emu.any);
     for (int i = 0; i < emu.n_thread; i++) {
         emu_fiber *f = &emu.fiber[i];
         unsigned x = emu.block_dim.x, y = emu.block_dim.y, u = (unsigned)i;
@@ -190,6 +191,7 @@ static void run_block()
         f->state = EMU_READY;
         f->shared_used = 0;
         f->n_copy = f->n_group = 0;
+        f->n_or = 0;
         emu.warp[i / 32].n_waiting = 0;
     }
     while (emu.n_done < emu.n_thread) {

@@ -65,11 +65,10 @@ static void lay_out(struct cache *c, uint8_t *mem, int width, int index_width)
     c->mem = mem;
 }
 
-static void build_wide_cache(struct cache *c, int head_dim, bool packed, int ratio, int width,
-                             int index_width)
+static struct kv_shape shape_of(int head_dim, bool packed, int index_dim)
 {
-    int rope_dim = 16, index_dim = 64;
-    c->shape = (struct kv_shape){
+    int rope_dim = 16;
+    return (struct kv_shape){
         .packed = packed,
         .head_dim = head_dim,
         .rope_dim = rope_dim,
@@ -81,6 +80,12 @@ static void build_wide_cache(struct cache *c, int head_dim, bool packed, int rat
         .slack = 5,
         .block_tok = 256,
     };
+}
+
+static void build_shape(struct cache *c, const struct kv_shape *s, int ratio, int width,
+                        int index_width)
+{
+    c->shape = *s;
     for (int q = 0; q < N_SEQ; q++)
         c->layer[q].ratio = ratio;
     lay_out(c, NULL, width, index_width);
@@ -89,7 +94,8 @@ static void build_wide_cache(struct cache *c, int head_dim, bool packed, int rat
 
 static void build_cache(struct cache *c, bool packed, int ratio, int width, int index_width)
 {
-    build_wide_cache(c, 80, packed, ratio, width, index_width);
+    struct kv_shape s = shape_of(80, packed, 64);
+    build_shape(c, &s, ratio, width, index_width);
 }
 
 static void pack_row(const struct kv_shape *s, bool index, const float *x, uint8_t *row)
@@ -144,6 +150,15 @@ static void two_spans(struct cache_in *p, int n, int most)
         int seq = i >= cut_at;
         row[i] = (struct row){ .pos = pos[seq]++, .seq = seq };
     }
+    p->r = (struct rows){ .n = n, .host = row, .n_seq = N_SEQ, .kv = p->cache.views };
+}
+
+/* The last n of one conversation. */
+static void last_rows(struct cache_in *p, int n, int most)
+{
+    struct row *row = take((size_t)n * sizeof *row);
+    for (int i = 0; i < n; i++)
+        row[i] = (struct row){ .pos = most - n + i, .seq = N_SEQ - 1 };
     p->r = (struct rows){ .n = n, .host = row, .n_seq = N_SEQ, .kv = p->cache.views };
 }
 
@@ -418,17 +433,18 @@ static double index_score(const struct cache_in *p, int i, int b, double *size)
 {
     const struct kv_shape *s = &p->cache.shape;
     const uint8_t *row = kv_index_row(s, &p->cache.layer[p->r.host[i].seq], b);
-    float key[64];
+    float key[128];
+    int dim = s->index_dim;
     double sum = 0;
     *size = 0;
     if (s->packed)
-        kv_index_row_unpack(row, 64, key);
+        kv_index_row_unpack(row, dim, key);
     else
-        memcpy(key, row, sizeof key);
+        memcpy(key, row, (size_t)dim * sizeof *key);
     for (int h = 0; h < p->ix.n_head; h++) {
         double dot = 0, w = (double)(tensor_f32(&p->weight, i)[h] * p->ix.scale);
-        for (int k = 0; k < 64; k++)
-            dot += (double)tensor_f32(&p->x, i)[h * 64 + k] * (double)key[k];
+        for (int k = 0; k < dim; k++)
+            dot += (double)tensor_f32(&p->x, i)[h * dim + k] * (double)key[k];
         sum += w * fmax(dot, 0);
         *size += fabs(w * dot);
     }
@@ -465,31 +481,49 @@ static void check_picked(const struct op_case *c, enum table table, const struct
     }
 }
 
-static void pick_case(int n, bool packed, bool whole, bool infinite)
+static void check_picks(struct cache_in *p, bool whole, bool infinite)
 {
-    struct cache_in p = { .ix = { .n_head = 3 + roll(40), .dim = 64, .top_k = 1 + roll(200) } };
-    build_cache(&p.cache, packed, 4, 8, 8);
-    fill_cache(&p.cache, whole);
-    two_spans(&p, n, BLOCKS * p.cache.shape.block_tok);
-    p.ix.scale = whole ? .5f : .37f;
-    p.x = random_tensor(p.ix.n_head * 64, n, FILL_RANDOM);
-    p.weight = random_tensor(p.ix.n_head, n, FILL_RANDOM);
+    int n = p->r.n;
+    fill_cache(&p->cache, whole);
+    p->ix.scale = whole ? .5f : .37f;
+    p->x = random_tensor(p->ix.n_head * p->ix.dim, n, FILL_RANDOM);
+    p->weight = random_tensor(p->ix.n_head, n, FILL_RANDOM);
     for (int i = 0; i < n && whole; i++) {
-        for (int k = 0; k < p.x.cols; k++)
-            tensor_f32(&p.x, i)[k] = (float)((roll(3) - 1) * (i % 2 ? 1 + roll(1000) : 1));
-        for (int h = 0; h < p.ix.n_head; h++)
-            tensor_f32(&p.weight, i)[h] = (float)(roll(5) - 2);
+        for (int k = 0; k < p->x.cols; k++)
+            tensor_f32(&p->x, i)[k] = (float)((roll(3) - 1) * (i % 2 ? 1 + roll(1000) : 1));
+        for (int h = 0; h < p->ix.n_head; h++)
+            tensor_f32(&p->weight, i)[h] = (float)(roll(5) - 2);
     }
     if (infinite) /* times zero: scores that are no numbers */
-        tensor_f32(&p.weight, n / 2)[0] = INFINITY;
-    struct op_case c = cache_case(&p, whole ? "pick among ties" : "pick");
+        tensor_f32(&p->weight, n / 2)[0] = INFINITY;
+    struct op_case c = cache_case(p, whole ? "pick among ties" : "pick");
     c.call = call_pick;
-    c.few_differ = true; /* in scores, and so between what is nearly equal */
     c.n_out = 1;
-    c.shape[0] = (struct out_shape){ DT_I32, p.ix.top_k, 1 };
+    c.shape[0] = (struct out_shape){ DT_I32, p->ix.top_k, 1 };
     if (!whole)
         c.check = check_picked;
     check_case(&c);
+}
+
+static void pick_case(int n, bool packed, bool whole, bool infinite)
+{
+    struct cache_in p = { .ix = { 3 + roll(40), 32 << roll(3), 1 + roll(200), 0 } };
+    struct kv_shape s = shape_of(80, packed, p.ix.dim);
+    build_shape(&p.cache, &s, 4, 8, 8);
+    two_spans(&p, n, BLOCKS * s.block_tok);
+    check_picks(&p, whole, infinite);
+}
+
+/* So many visible rows that a GPU's blocks share them; the last may have less than is picked. */
+static void far_pick_case(int n, bool packed, bool whole)
+{
+    int back = roll(2) ? roll(9000) : 15000 + roll(1000);
+    struct cache_in p = { .ix = { 3 + roll(5), 32 << roll(3), 500 + roll(1500), 0 } };
+    struct kv_shape s = shape_of(32, packed, p.ix.dim);
+    s.block_tok = 16384;
+    build_shape(&p.cache, &s, 4, 8, 8);
+    last_rows(&p, n, BLOCKS * s.block_tok - back);
+    check_picks(&p, whole, false);
 }
 
 static void test_pick(void **state)
@@ -498,6 +532,8 @@ static void test_pick(void **state)
     for (size_t n = 0; n < n_row_count; n++)
         for (int k = 0; k < 8; k++)
             pick_case(row_counts[n], k % 2, k / 2 % 2, k == 7);
+    for (int k = 0; k < 5; k++)
+        far_pick_case(k == 4 ? FEW_ROWS + 1 : 1 + k % 2, k > 0, k % 3 == 0 || k == 4);
 }
 
 /* ---- attend --------------------------------------------------------------------------------- */
@@ -537,7 +573,8 @@ static void attend_case(int n, enum fill fill, bool packed, int ratio, int head_
 {
     struct cache_in p = { 0 };
     int n_head = 1 + roll(head_dim > 80 ? 20 : 80);
-    build_wide_cache(&p.cache, head_dim, packed, ratio, 8, 8);
+    struct kv_shape s = shape_of(head_dim, packed, 64);
+    build_shape(&p.cache, &s, ratio, 8, 8);
     fill_cache(&p.cache, false);
     two_spans(&p, n, ratio ? BLOCKS * p.cache.shape.block_tok : 5000);
     p.rope = random_rope(8);

@@ -51,6 +51,16 @@ __device__ __forceinline__ float warp_max(float x)
     return x;
 }
 
+/* The sum of those of the lanes up to this one. */
+__device__ __forceinline__ int warp_scan(int x)
+{
+    for (int i = 1; i < WARP; i *= 2) {
+        int lower = __shfl_up_sync(ALL_LANES, x, i);
+        x += LANE >= i ? lower : 0;
+    }
+    return x;
+}
+
 /* What the warps of a block show each other. */
 struct cu_sums {
     float part[WARP];

@@ -44,11 +44,7 @@ __device__ __forceinline__ void go_through(struct counts *c, const struct groupi
 /* Numbers of a warp's lanes before this one, and of all. */
 __device__ __forceinline__ int before_lane(int x, int *all)
 {
-    int sum = x;
-    for (int i = 1; i < WARP; i *= 2) {
-        int other = __shfl_up_sync(ALL_LANES, sum, i);
-        sum += LANE >= i ? other : 0;
-    }
+    int sum = warp_scan(x);
     *all = __shfl_sync(ALL_LANES, sum, WARP - 1);
     return sum - x;
 }

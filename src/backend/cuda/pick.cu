@@ -1,6 +1,7 @@
 /* pick.cu - which compressed rows a query sees: scores of all visible ones, then the exact choice
- * of the best by radix selection, of equal ones the lower. Scores of as many rows of the step are
- * kept at a time as fit a fixed memory. */
+ * of the best by radix selection, of equal ones the lower. Blocks choose among CHUNK scores each,
+ * then others among what those have chosen, until one is enough. Scores of as many rows of the step
+ * are kept at a time as fit a fixed memory. */
 #include "pick_impl.h"
 
 extern "C" {
@@ -79,13 +80,22 @@ __global__ void __launch_bounds__(THREADS) score_kernel(struct picking p)
 
 /* ---- the choice ---------------------------------------------------------------------------- */
 
-#define COPIES 8 /* of the histogram: most scores begin with the same few digits */
-#define SELECT_FEW 1024
+#define EACH 4     /* scores of a thread */
+#define CHUNK 4096 /* of a block */
+#define DIGITS 4   /* of a key, 8 bits each */
+
+/* Scores in the order of their rows, ids: [rows at a time][pitch]. Ids NULL: their places. */
+struct list {
+    float *score;
+    int32_t *id;
+    size_t pitch;
+};
 
 struct selection {
-    int counted[256][COPIES], histogram[256];
+    __align__(16) int histogram[DIGITS][256];
     uint32_t prefix; /* of the last key taken, as far as known */
     int left;        /* how many with that prefix are to be taken */
+    bool exact;      /* as many as there are */
     int count[WARP];
 };
 
@@ -96,103 +106,147 @@ __device__ __forceinline__ uint32_t key_of(float x)
     return u & 0x80000000 ? ~u : u | 0x80000000;
 }
 
-/* By a warp, a lane for 8 digits, the largest first: where the counts reach what is left. */
-__device__ __forceinline__ void find_digit(struct selection *s, int shift)
+/* By a warp, a lane for 8 values of digit d, the first for the largest: where the counts reach what
+ * is left. */
+__device__ __forceinline__ void find_digit(struct selection *s, int d)
 {
-    int last = 255 - 8 * LANE, own = 0, left = s->left;
+    int value = 256 - 8 * LANE, left = s->left;
+    const int4 *four = (const int4 *)(const void *)&s->histogram[d][value - 8];
+    int4 lo = four[0], hi = four[1];
+    int count[8] = { lo.x, lo.y, lo.z, lo.w, hi.x, hi.y, hi.z, hi.w }, own = 0;
     for (int i = 0; i < 8; i++)
-        own += s->histogram[last - i];
-    int before = own;
-    for (int i = 1; i < WARP; i *= 2) {
-        int lower = __shfl_up_sync(ALL_LANES, before, i);
-        before += LANE >= i ? lower : 0;
-    }
-    before -= own;
-    if (before >= left || before + own < left)
+        own += count[i];
+    int last = warp_scan(own) - own;
+    if (last >= left || last + own < left)
         return;
-    for (left -= before; s->histogram[last] < left; last--)
-        left -= s->histogram[last];
+#pragma unroll
+    for (int i = 7; i >= 0; i--)
+        if (last < left) {
+            left -= last;
+            last = count[i];
+            value--;
+        }
     s->left = left;
-    s->prefix |= (uint32_t)last << shift;
+    s->exact = last == left;
+    s->prefix |= (uint32_t)value << (24 - 8 * d);
 }
 
-/* One more digit of the last key taken: bits shift .. shift + 7. */
-__device__ __forceinline__ void narrow(struct selection *s, const float *score, int n, int shift)
+/* One more digit of the last key taken. */
+__device__ __forceinline__ void narrow(struct selection *s, const uint32_t *key, int d)
 {
-    uint32_t prefix = s->prefix, mask = shift == 24 ? 0 : 0xffffffffu << (shift + 8);
-    int t = (int)threadIdx.x, n_thread = (int)blockDim.x;
-    for (int i = t; i < 256 * COPIES; i += n_thread)
-        s->counted[i / COPIES][i % COPIES] = 0;
-    __syncthreads();
-#pragma unroll 4
-    for (int b = t; b < n; b += n_thread) {
-        uint32_t key = key_of(score[b]);
-        if ((key & mask) == prefix)
-            atomicAdd(&s->counted[key >> shift & 255][t % COPIES], 1);
-    }
-    __syncthreads();
-    for (int i = t; i < 256; i += n_thread) {
-        int sum = 0;
-        for (int k = 0; k < COPIES; k++)
-            sum += s->counted[i][k];
-        s->histogram[i] = sum;
-    }
+    uint32_t prefix = s->prefix, mask = d ? 0xffffffffu << (32 - 8 * d) : 0;
+#pragma unroll
+    for (int i = 0; i < EACH; i++)
+        if ((key[i] & mask) == prefix)
+            atomicAdd(&s->histogram[d][key[i] >> (24 - 8 * d) & 255], 1);
     __syncthreads();
     if (WARP_ID == 0)
-        find_digit(s, shift);
+        find_digit(s, d);
     __syncthreads();
 }
 
-/* How many threads before this one said yes; *all: in the block. */
-__device__ __forceinline__ int rank_of(struct selection *s, bool yes, int *all)
+/* What the threads before this one have, in sum. */
+__device__ __forceinline__ unsigned sum_before(struct selection *s, unsigned own)
 {
-    unsigned votes = __ballot_sync(ALL_LANES, yes);
-    int rank = __popc(votes & ((1u << LANE) - 1));
-    if (LANE == 0)
-        s->count[WARP_ID] = __popc(votes);
+    unsigned sum = (unsigned)warp_scan((int)own);
+    if (LANE == WARP - 1)
+        s->count[WARP_ID] = (int)sum;
     __syncthreads();
-    *all = 0;
-    for (int w = 0; w < N_WARP; w++) {
-        rank += w < WARP_ID ? s->count[w] : 0;
-        *all += s->count[w];
+    return sum - own + __reduce_add_sync(ALL_LANES, LANE < WARP_ID ? (unsigned)s->count[LANE] : 0);
+}
+
+/* The last key taken, or something between it and the next lower one. */
+__device__ __forceinline__ uint32_t least_key(struct selection *s, const uint32_t *key)
+{
+    for (int d = 0; d < DIGITS && !s->exact; d++)
+        narrow(s, key, d);
+    return s->prefix;
+}
+
+/* How many scores a row has: after each choice what all blocks took. */
+__device__ __forceinline__ int n_listed(const struct picking *p, int i, int n_chosen)
+{
+    struct cu_row r = p->step.row[p->row0 + i];
+    int n = n_visible(p, &r);
+    for (; n_chosen > 0; n_chosen--)
+        n = n / CHUNK * p->top_k + (n % CHUNK < p->top_k ? n % CHUNK : p->top_k);
+    return n;
+}
+
+/* Where all of a row are taken, nobody knows their scores, and nobody looks at them. */
+__device__ __forceinline__ void take_all(struct list from, struct list to, int first, int n,
+                                         int top_k)
+{
+    for (int j = (int)threadIdx.x; j < top_k; j += (int)blockDim.x) {
+        to.id[j] = j >= n ? -1 : from.id ? from.id[j] : first + j;
+        if (to.score && j < n)
+            to.score[j] = from.score[j];
     }
-    __syncthreads();
-    return rank;
 }
 
-/* Grid: rows of the step. */
-__global__ void __launch_bounds__(SELECT_FEW) select_kernel(struct picking p)
+/* This thread's scores of n and their rows; lists have room for whole fours. */
+__device__ __forceinline__ void load_own(struct list from, int first, int n, float *x, int *id)
 {
-    wait_for_last();
+    int at = EACH * (int)threadIdx.x;
+    float4 score = { 0, 0, 0, 0 };
+    int4 row = { first + at, first + at + 1, first + at + 2, first + at + 3 };
+    if (at < n)
+        score = *(const float4 *)(const void *)(from.score + at);
+    if (at < n && from.id)
+        row = *(const int4 *)(const void *)(from.id + at);
+    x[0] = score.x, x[1] = score.y, x[2] = score.z, x[3] = score.w;
+    id[0] = row.x, id[1] = row.y, id[2] = row.z, id[3] = row.w;
+}
+
+/* Grid: CHUNK scores, rows of the step. Keys of what is not there are zero, below all others. */
+__global__ void __launch_bounds__(CHUNK / EACH)
+    select_kernel(struct picking p, struct list from, struct list to, int n_chosen)
+{
     SHARED(struct selection, s);
-    int i = p.row0 + (int)blockIdx.x, t = (int)threadIdx.x, n_thread = (int)blockDim.x;
-    struct cu_row r = p.step.row[i];
-    int n = n_visible(&p, &r), k = n < p.top_k ? n : p.top_k;
-    int32_t *picked = p.picked + (size_t)i * p.picked_pitch;
-    const float *score = p.score + blockIdx.x * p.pitch;
-    for (int j = t; j < p.top_k; j += n_thread)
-        picked[j] = j < k ? j : -1;
-    if (n <= p.top_k)
-        return;
+    int i = (int)blockIdx.y, t = (int)threadIdx.x, first = (int)blockIdx.x * CHUNK;
+    int n = n_listed(&p, i, n_chosen) - first;
+    for (int j = t; j < DIGITS * 256; j += (int)blockDim.x)
+        (&s.histogram[0][0])[j] = 0;
     if (t == 0) {
         s.prefix = 0;
-        s.left = k;
+        s.left = p.top_k;
+        s.exact = false;
     }
     __syncthreads();
-    for (int shift = 24; shift >= 0; shift -= 8)
-        narrow(&s, score, n, shift);
-    uint32_t least = s.prefix;
-    int n_equal = s.left, n_taken = 0, n_seen = 0;
-    for (int b0 = 0; b0 < n; b0 += n_thread) {
-        int b = b0 + t, all;
-        uint32_t key = b < n ? key_of(score[b]) : 0;
-        int equal = n_seen + rank_of(&s, b < n && key == least, &all);
-        n_seen += all;
-        bool take = b < n && (key > least || (key == least && equal < n_equal));
-        int to = n_taken + rank_of(&s, take, &all);
-        n_taken += all;
-        if (take)
-            picked[to] = b;
+    wait_for_last();
+    if (n <= 0 && first)
+        return;
+    from.score += i * from.pitch + first;
+    from.id = from.id ? from.id + i * from.pitch + first : NULL;
+    to.id += i * to.pitch + blockIdx.x * (size_t)p.top_k;
+    to.score = to.score ? to.score + i * to.pitch + blockIdx.x * (size_t)p.top_k : NULL;
+    n = n < CHUNK ? n : CHUNK;
+    if (n <= p.top_k) {
+        take_all(from, to, first, n, p.top_k);
+        return;
+    }
+    float x[EACH];
+    int id[EACH];
+    uint32_t key[EACH];
+    load_own(from, first, n, x, id);
+    for (int j = 0; j < EACH; j++)
+        key[j] = EACH * t + j < n ? key_of(x[j]) : 0;
+    uint32_t least = least_key(&s, key);
+    unsigned own = 0; /* above the least, and 65536 times those equal to it */
+    for (int j = 0; j < EACH; j++)
+        own += key[j] > least ? 1 : key[j] == least ? 0x10000 : 0;
+    unsigned before = sum_before(&s, own);
+    int above = (int)(before & 0xffff), equal = (int)(before >> 16);
+#pragma unroll
+    for (int j = 0; j < EACH; j++) {
+        int place = above + (equal < s.left ? equal : s.left);
+        if (key[j] > least || (key[j] == least && equal < s.left)) {
+            to.id[place] = id[j];
+            if (to.score)
+                to.score[place] = x[j];
+        }
+        above += key[j] > least;
+        equal += key[j] == least;
     }
 }
 
@@ -203,29 +257,72 @@ static int most_visible(const struct rows *r, int l)
     return MAX(1, cuda_reach(r) / r->kv[0]->layer[l].ratio);
 }
 
+/* Of the list that is chosen from one of that pitch. */
+static size_t next_pitch(size_t pitch, int top_k)
+{
+    return round_up((size_t)blocks_for(pitch, CHUNK) * (size_t)top_k, EACH);
+}
+
+/* A row's scores and lists. */
+static size_t row_bytes(size_t pitch, int top_k)
+{
+    size_t n = pitch * sizeof(float);
+    while (pitch > CHUNK) {
+        pitch = next_pitch(pitch, top_k);
+        n += pitch * (sizeof(float) + sizeof(int32_t));
+    }
+    return n;
+}
+
+/* From the scores to the picks, by way of lists that follow the scores in memory. */
+static void choose(struct dev *d, const struct picking *p, struct list to, int n_row)
+{
+    struct list from = { p->score, NULL, p->pitch }, next;
+    float *unused = p->score + (size_t)n_row * p->pitch;
+    for (int n_chosen = 0; from.score; n_chosen++, from = next) {
+        unsigned n_thread = blocks_for(MIN(from.pitch, CHUNK), EACH * WARP) * WARP;
+        next = to;
+        if (from.pitch > CHUNK) {
+            next.pitch = next_pitch(from.pitch, p->top_k);
+            next.score = unused;
+            next.id = (int32_t *)(unused + (size_t)n_row * next.pitch);
+            unused += 2 * (size_t)n_row * next.pitch;
+        }
+        LAUNCH_EARLY(d, select_kernel, dim3(blocks_for(from.pitch, CHUNK), (unsigned)n_row),
+                     n_thread, 0, *p, from, next, n_chosen);
+    }
+}
+
 void cuda_pick(struct dev *d, struct tensor *picked, const struct tensor *q,
                const struct tensor *weight, const struct indexer *ix, const struct rows *r, int l)
 {
-    size_t mark = arena_mark(&d->scratch), pitch = (size_t)most_visible(r, l);
+    size_t mark = arena_mark(&d->scratch), pitch = round_up((size_t)most_visible(r, l), EACH);
+    if (pitch > CHUNK && ix->top_k > CHUNK / 2) {
+        dev_fail(d, ERR_UNSUPPORTED, "the indexer picks %d rows, expected at most %d", ix->top_k,
+                 CHUNK / 2);
+        return;
+    }
+    size_t row = row_bytes(pitch, ix->top_k);
     int heads = (ix->n_head + WARP - 1) / WARP * WARP;
-    int at_once = (int)MAX((size_t)FEW_MAX, SCORE_BYTES / (pitch * sizeof(float)));
     size_t shared = (size_t)(heads + 1 + WARPS * AT_ONCE) * (size_t)ix->dim * sizeof(float);
-    bool many = r->n > FEW_MAX && cuda_scores_many(r->kv[r->host[0].seq]->shape, ix);
+    bool packed = cuda_scores_packed(r->kv[r->host[0].seq]->shape, ix);
     bool scores = pitch > (size_t)ix->top_k; /* else everything is taken */
-    CHECK(shared <= SHARED_BYTES);
-    at_once = MIN(at_once, r->n);
-    float *score = (float *)dev_alloc(d, (size_t)at_once * pitch * sizeof *score);
+    CHECK(packed || shared <= SHARED_BYTES);
+    size_t bytes = MIN((size_t)r->n * row, MAX(SCORE_BYTES, FEW_MAX * row));
+    float *score = (float *)dev_alloc(d, bytes);
+    int at_once = (int)(bytes / row);
     const struct cu_step *s = cuda_runs(d) ? cuda_rows(d, r) : NULL;
     for (int i = 0; s && i < r->n; i += at_once) {
-        unsigned n = (unsigned)MIN(at_once, r->n - i);
+        int n = MIN(at_once, r->n - i);
         struct picking p = { mat_of(q), mat_of(weight), ix->n_head, ix->dim, ix->top_k, l, i,
-                             ix->scale, score, pitch, (int32_t *)picked->data,
-                             picked->pitch / sizeof(int32_t), *s };
-        if (scores && many)
-            cuda_score_many(d, &p, (int)n);
+                             ix->scale, score, pitch, *s };
+        struct list to = { NULL, tensor_i32(picked, i), picked->pitch / sizeof(int32_t) };
+        if (scores && packed)
+            cuda_score_packed(d, &p, n, r->n <= FEW_MAX);
         else if (scores)
-            LAUNCH_EARLY(d, score_kernel, dim3(blocks_for(pitch, ROWS), n), THREADS, shared, p);
-        LAUNCH_EARLY(d, select_kernel, dim3(n), r->n > FEW_MAX ? THREADS : SELECT_FEW, 0, p);
+            LAUNCH_EARLY(d, score_kernel, dim3(blocks_for(pitch, ROWS), (unsigned)n), THREADS,
+                         shared, p);
+        choose(d, &p, to, n);
     }
     arena_rewind(&d->scratch, mark);
 }

@@ -12,8 +12,6 @@ struct picking {
     float scale;
     float *score; /* [rows at a time][pitch] */
     size_t pitch;
-    int32_t *picked;
-    size_t picked_pitch;
     struct cu_step step;
 };
 
@@ -28,8 +26,9 @@ __device__ __forceinline__ float known(float score)
     return isnan(score) ? -INFINITY : score;
 }
 
-/* pick_many.cu: the scores of many rows, n from p->row0 on, of a cache whose rows are like that. */
-bool cuda_scores_many(const struct kv_shape *s, const struct indexer *ix);
-void cuda_score_many(struct dev *d, const struct picking *p, int n);
+/* pick_packed.cu: the scores of n rows, from p->row0 on, of a cache whose rows are like that; the
+ * step has few. A row's scores are the same bits among any number. */
+bool cuda_scores_packed(const struct kv_shape *s, const struct indexer *ix);
+void cuda_score_packed(struct dev *d, const struct picking *p, int n, bool few);
 
 #endif

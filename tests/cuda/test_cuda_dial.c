@@ -115,8 +115,9 @@ static int make(void **state)
     struct dstar_options o = options(b->file.path);
     dstar_engine *engine = open_with(&o);
     const struct engine *e = engine_of(engine);
-    b->rest = MAX(e->gpu_free - dev_memory_left(e->dev) - e->split.near_bytes,
-                  model_info(e->model)->held_bytes + e->budget.total);
+    size_t planned = model_info(e->model)->held_bytes + e->budget.total;
+    size_t taken = e->gpu_free - dev_memory_left(e->dev) - e->split.near_bytes;
+    b->rest = ROUNDED ? planned : MAX(planned, taken);
     for (size_t c = 0; c < COUNT_OF(chunks); c++)
         b->want[c] = say(engine, chunks[c]);
     assert_true(expert_split_all(&e->split) && e->split.n == N_LAYER * N_EXPERT);

@@ -2,24 +2,8 @@
 # test_calibrate.sh - `dstar calibrate`: the same bytes twice and after a kill, merging, use by
 # quantize, and mistakes named.
 set -u
-build=${DSTAR_BUILD:-build}
-dstar=$build/dstar
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-n=0
+. tests/cli/check.sh
 
-# check WHAT COMMAND...: one case
-check() {
-    what=$1
-    shift
-    n=$((n + 1))
-    if "$@" >"$work/out" 2>&1; then
-        echo "ok $n - $what"
-    else
-        echo "not ok $n - $what"
-        sed 's/^/# /' "$work/out" | tail -n 20
-    fi
-}
 if [ ! -x "$dstar" ] || [ ! -f "$build/pebble-exact.gguf" ]; then
     echo "ok 1 # SKIP no program or model in $build"
     exit 0

@@ -1,23 +1,8 @@
 #!/bin/sh
 # test_compare_bench.sh - two results of `dstar bench --json`: what differs is found, noise is not.
 set -u
-build=${DSTAR_BUILD:-build}
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-n=0
+. tests/cli/check.sh
 
-# check WHAT COMMAND...: one case
-check() {
-    what=$1
-    shift
-    n=$((n + 1))
-    if "$@" >"$work/out" 2>&1; then
-        echo "ok $n - $what"
-    else
-        echo "not ok $n - $what"
-        sed 's/^/# /' "$work/out" | tail -n 20
-    fi
-}
 # status N COMMAND...: ends like that, its output kept
 status() {
     want=$1

@@ -2,24 +2,7 @@
 # test_device.sh - a program built with CUDA starts and computes where there is no GPU, and says so
 # in one line when one is asked for; a build folder is made anew when CUDA=1 becomes CUDA=0.
 set -u
-build=${DSTAR_BUILD:-build}
-dstar=$build/dstar
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-n=0
-
-# check WHAT COMMAND...: one case
-check() {
-    what=$1
-    shift
-    n=$((n + 1))
-    if "$@" >"$work/out" 2>&1; then
-        echo "ok $n - $what"
-    else
-        echo "not ok $n - $what"
-        sed 's/^/# /' "$work/out" | tail -n 20
-    fi
-}
+. tests/cli/check.sh
 
 # Nobody sees a GPU from here on.
 CUDA_VISIBLE_DEVICES=''

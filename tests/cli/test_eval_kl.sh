@@ -4,26 +4,10 @@
 # The model against itself, in other pieces and in other arithmetic; what counts in a text and in a
 # dialogue; files that are about other texts.
 set -u
-build=${DSTAR_BUILD:-build}
-dstar=$build/dstar
+. tests/cli/check.sh
 model=$build/pebble.gguf
 sets=tools/train/heldout
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-n=0
 
-# check WHAT COMMAND...: one case
-check() {
-    what=$1
-    shift
-    n=$((n + 1))
-    if "$@" >"$work/out" 2>&1; then
-        echo "ok $n - $what"
-    else
-        echo "not ok $n - $what"
-        sed 's/^/# /' "$work/out" | tail -n 20
-    fi
-}
 if [ ! -x "$dstar" ] || [ ! -f "$model" ]; then
     echo "ok 1 # SKIP no $dstar or no $model"
     echo '1..1'

@@ -2,24 +2,8 @@
 # test_fit.sh - dstar fit and dstar bench reads as a user calls them: tables, JSON, a picture, and
 # what is said of ways to read that cannot be had.
 set -u
-build=${DSTAR_BUILD:-build}
-dstar=$build/dstar
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-n=0
+. tests/cli/check.sh
 
-# check WHAT COMMAND...: one case
-check() {
-    what=$1
-    shift
-    n=$((n + 1))
-    if "$@" >"$work/out" 2>&1; then
-        echo "ok $n - $what"
-    else
-        echo "not ok $n - $what"
-        sed 's/^/# /' "$work/out" | tail -n 20
-    fi
-}
 # says TEXT COMMAND...: its output has the text
 says() {
     text=$1

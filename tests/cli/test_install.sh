@@ -2,24 +2,8 @@
 # test_install.sh - what `make install` puts down works for someone who has nothing else: the
 # program, the static and the shared library through pkg-config, the manual; and can be removed.
 set -u
-build=${DSTAR_BUILD:-build}
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+. tests/cli/check.sh
 root=$work/root prefix=/opt/star
-n=0
-
-# check WHAT COMMAND...: one case
-check() {
-    what=$1
-    shift
-    n=$((n + 1))
-    if "$@" >"$work/out" 2>&1; then
-        echo "ok $n - $what"
-    else
-        echo "not ok $n - $what"
-        sed 's/^/# /' "$work/out" | tail -n 20
-    fi
-}
 
 if [ ! -x "$build/dstar" ] || [ ! -f "$build/pebble.gguf" ]; then
     echo "ok 1 # SKIP nothing built to install in $build"

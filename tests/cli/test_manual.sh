@@ -4,25 +4,9 @@
 # What `dstar help` lists is the truth: commands, options with their letters and words, and the
 # slash commands of chat. Each list is compared with what the page has, both ways.
 set -u
-build=${DSTAR_BUILD:-build}
-dstar=$build/dstar
+. tests/cli/check.sh
 page=man/dstar.1
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-n=0
 
-# check WHAT COMMAND...: one case
-check() {
-    what=$1
-    shift
-    n=$((n + 1))
-    if "$@" >"$work/out" 2>&1; then
-        echo "ok $n - $what"
-    else
-        echo "not ok $n - $what"
-        sed 's/^/# /' "$work/out" | tail -n 20
-    fi
-}
 skip() {
     n=$((n + 1))
     echo "ok $n # SKIP $1"

@@ -2,23 +2,7 @@
 # test_quantize.sh - `dstar quantize` as a user meets it: sizes without a model, an interrupted call
 # that is given again, the report, and mistakes told in one line.
 set -u
-dstar=${DSTAR_BUILD:-build}/dstar
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-n=0
-
-# check WHAT COMMAND...: one case
-check() {
-    what=$1
-    shift
-    n=$((n + 1))
-    if "$@" >"$work/log" 2>&1; then
-        echo "ok $n - $what"
-    else
-        echo "not ok $n - $what"
-        sed 's/^/# /' "$work/log" | tail -n 20
-    fi
-}
+. tests/cli/check.sh
 
 # says STATUS TEXT ARGUMENT...: ends with this status, and its output has the text
 says() {

@@ -2,24 +2,8 @@
 # test_simulate.sh - `dstar simulate`: its table and its JSON agree, mistakes are named, and, with
 # recorded routes at hand, choosing a rule costs at most 2 % against the best one in hindsight.
 set -u
-build=${DSTAR_BUILD:-build}
-dstar=$build/dstar
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-n=0
+. tests/cli/check.sh
 
-# check WHAT COMMAND...: one case
-check() {
-    what=$1
-    shift
-    n=$((n + 1))
-    if "$@" >"$work/out" 2>&1; then
-        echo "ok $n - $what"
-    else
-        echo "not ok $n - $what"
-        sed 's/^/# /' "$work/out" | tail -n 20
-    fi
-}
 skip() {
     n=$((n + 1))
     echo "ok $n # SKIP $1"

@@ -2,24 +2,8 @@
 # test_trace.sh - `dstar trace` and tools/expert_usage.py: the same bytes twice, a header that says
 # what is there, sets of dialogues, mistakes named, and an analysis of what was recorded.
 set -u
-build=${DSTAR_BUILD:-build}
-dstar=$build/dstar
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-n=0
+. tests/cli/check.sh
 
-# check WHAT COMMAND...: one case
-check() {
-    what=$1
-    shift
-    n=$((n + 1))
-    if "$@" >"$work/out" 2>&1; then
-        echo "ok $n - $what"
-    else
-        echo "not ok $n - $what"
-        sed 's/^/# /' "$work/out" | tail -n 20
-    fi
-}
 if [ ! -x "$dstar" ] || [ ! -f "$build/pebble.gguf" ]; then
     echo "ok 1 # SKIP no program or model in $build"
     exit 0

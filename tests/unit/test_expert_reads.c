@@ -93,13 +93,18 @@ static void bench_open(struct bench *b, enum aio_path path, int run, bool stacke
     memset(b->mem, 0x77, b->mem_bytes);
 }
 
-static struct bench *new_bench(enum aio_path path, int run, bool stacked)
+static struct bench *new_bench_failing(enum aio_path path, int run, bool stacked, double fail_s)
 {
     struct bench *b = calloc(1, sizeof *b);
     assert_non_null(b);
     faults_init(&b->faults);
-    bench_open(b, path, run, stacked, 0);
+    bench_open(b, path, run, stacked, fail_s);
     return b;
+}
+
+static struct bench *new_bench(enum aio_path path, int run, bool stacked)
+{
+    return new_bench_failing(path, run, stacked, 0);
 }
 
 static void free_bench(struct bench *b)
@@ -361,10 +366,7 @@ static void test_errors_that_stay(void **state)
 static void test_hung_read(void **state)
 {
     (void)state;
-    struct bench *b = calloc(1, sizeof *b);
-    assert_non_null(b);
-    faults_init(&b->faults);
-    bench_open(b, AIO_POOL_BUFFERED, 1, true, 0.5);
+    struct bench *b = new_bench_failing(AIO_POOL_BUFFERED, 1, true, 0.5);
     b->faults.stuck = true;
     b->faults.stuck_at = expert_map_at(&b->map, 4, EXPERT_DOWN)->offset;
     start(b, 0, 4, 1, EXPERT_DEMAND);

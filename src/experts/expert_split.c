@@ -58,8 +58,7 @@ uint64_t expert_split_far(const struct expert_split *s, const struct expert_map 
 static uint64_t ahead_of(const struct expert_split *s, const struct expert_map *map, uint64_t room)
 {
     uint64_t far = s->bytes > room ? (s->bytes - room) / (uint64_t)map->n_layer : 0;
-    far = expert_part_room(far);
-    return far < room / AHEAD_PART ? far : room / AHEAD_PART;
+    return MIN(expert_part_room(far), room / AHEAD_PART);
 }
 
 static void fill(struct expert_split *s, const struct expert_map *map, struct ranked *order,

@@ -8,7 +8,7 @@
 
 static inline uint64_t expert_part_room(uint64_t bytes)
 {
-    return (bytes + EXPERT_ALIGN - 1) / EXPERT_ALIGN * EXPERT_ALIGN;
+    return round_up(bytes, EXPERT_ALIGN);
 }
 
 struct expert_split {

@@ -13,26 +13,19 @@
 #define pieces_wait(bar, phase) emu_bulk_wait(bar, phase)
 #define copy_16(to, from) emu_copy_async(to, from, 16)
 #define copy_4(to, from) emu_copy_async(to, from, 4)
-#define prefetch(p) ((void)(p))
 #define copy_commit() emu_copy_commit()
 #define copy_wait(n) emu_copy_wait(n)
 #else
 __device__ __forceinline__ void copy_16(void *to, const void *from)
 {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::
-                 "r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from) : "memory");
+                 "r"(SHARED_AT(to)), "l"(from) : "memory");
 }
 
 __device__ __forceinline__ void copy_4(void *to, const void *from)
 {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::
-                 "r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from) : "memory");
-}
-
-/* Into the second cache. */
-__device__ __forceinline__ void prefetch(const void *p)
-{
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+                 "r"(SHARED_AT(to)), "l"(from) : "memory");
 }
 
 /* Ends a group. */
@@ -51,28 +44,23 @@ __device__ __forceinline__ void copy_commit()
  * even turns 0, of odd ones 1. */
 #if !defined CUDA_EMULATED && __CUDA_ARCH__ >= 900
 #define COPIES_PIECES true
-__device__ __forceinline__ uint32_t shared_at(const void *p)
-{
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
-
 __device__ __forceinline__ void pieces_open(uint64_t *bar)
 {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\n\tfence.proxy.async.shared::cta;" ::
-                 "r"(shared_at(bar)) : "memory");
+                 "r"(SHARED_AT(bar)) : "memory");
 }
 
 __device__ __forceinline__ void pieces_expect(uint64_t *bar, int n)
 {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::
-                 "r"(shared_at(bar)), "r"(n) : "memory");
+                 "r"(SHARED_AT(bar)), "r"(n) : "memory");
 }
 
 __device__ __forceinline__ void copy_piece(void *to, const void *from, int n, uint64_t *bar)
 {
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
                  "[%0], [%1], %2, [%3];" ::
-                 "r"(shared_at(to)), "l"(from), "r"(n), "r"(shared_at(bar)) : "memory");
+                 "r"(SHARED_AT(to)), "l"(from), "r"(n), "r"(SHARED_AT(bar)) : "memory");
 }
 
 __device__ __forceinline__ void pieces_wait(uint64_t *bar, int phase)
@@ -81,7 +69,7 @@ __device__ __forceinline__ void pieces_wait(uint64_t *bar, int phase)
                  "again:\n\t"
                  "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n\t"
                  "@!done bra again;\n\t}" ::
-                 "r"(shared_at(bar)), "r"(phase) : "memory");
+                 "r"(SHARED_AT(bar)), "r"(phase) : "memory");
 }
 #elif !defined CUDA_EMULATED
 #define COPIES_PIECES false

@@ -16,6 +16,15 @@ struct cu_src {
 #define N_WARP ((int)(blockDim.x / WARP))
 #define ALL_LANES 0xffffffffu
 
+/* Asks for a line from memory, into the second cache. A pointer to shared memory as instructions
+ * want it. */
+#ifdef CUDA_EMULATED
+#define PREFETCH(p) ((void)(p))
+#else
+#define PREFETCH(p) asm volatile("prefetch.global.L2 [%0];" ::"l"(p))
+#define SHARED_AT(p) ((uint32_t)__cvta_generic_to_shared(p))
+#endif
+
 /* Until the kernel queued before this one is done. What comes before it may run beside that kernel,
  * once all blocks of that one are behind their own wait; so all kernels but that one are done, and
  * weights are steady: only those and what older kernels wrote may be read, and nothing written. */

@@ -343,7 +343,7 @@ void cuda_hc_mix_norm(struct dev *d, struct tensor *x, struct tensor *gates,
     struct hc_norm norm = { weight, eps };
     if (cuda_runs(d))
         LAUNCH_EARLY(d, mix_kernel, dim3((unsigned)x->rows, 2), row_threads(x->cols), 0, mat_of(x),
-               mat_of(gates), mat_of(streams), part, n_piece, h, norm);
+                     mat_of(gates), mat_of(streams), part, n_piece, h, norm);
     arena_rewind(&d->scratch, mark);
 }
 
@@ -363,7 +363,7 @@ void cuda_hc_head(struct dev *d, struct tensor *x, const struct tensor *streams,
     struct hc_norm norm = { NULL, 0 };
     if (cuda_runs(d))
         LAUNCH_EARLY(d, head_kernel, dim3((unsigned)x->rows), row_threads(x->cols), 0, mat_of(x),
-               mat_of(streams), part, n_piece, h, norm);
+                     mat_of(streams), part, n_piece, h, norm);
     arena_rewind(&d->scratch, mark);
 }
 
@@ -397,5 +397,5 @@ void cuda_hc_spread(struct dev *d, struct tensor *streams, const struct tensor *
     dim3 grid(blocks_for((size_t)y->cols, THREADS), (unsigned)y->rows);
     if (cuda_runs(d))
         LAUNCH_EARLY(d, spread_kernel, grid, THREADS, 0, mat_of(streams), mat_of(y), mat_of(gates),
-               y->cols, hc->n_stream);
+                     y->cols, hc->n_stream);
 }

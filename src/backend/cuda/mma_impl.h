@@ -25,7 +25,6 @@
 #define LOAD_8X8_X4_TRANSPOSED(r, p) emu_load_8x8(r, p, 4, true)
 #define BF16_PAIR(r, a, b) ((r) = bf16_code(a) | bf16_code(b) << 16)
 #define BF16_TIMES(r, a, b) ((r) = emu_bf16_times(a, b))
-#define PREFETCH(p) ((void)(p))
 #else
 #define MMA_S8(d, a, b, c)                                                                  \
     asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "                                  \
@@ -42,7 +41,6 @@
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                   \
         : "+f"((d)[0]), "+f"((d)[1]), "+f"((d)[2]), "+f"((d)[3])                            \
         : "r"((a)[0]), "r"((a)[1]), "r"((a)[2]), "r"((a)[3]), "r"((b)[0]), "r"((b)[1]))
-#define SHARED_AT(p) ((uint32_t)__cvta_generic_to_shared(p))
 #define LOAD_8X8_X4(r, p)                                                                   \
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"         \
                  : "=r"((r)[0]), "=r"((r)[1]), "=r"((r)[2]), "=r"((r)[3])                   \
@@ -57,7 +55,6 @@
 #define BF16_PAIR(r, a, b) asm("cvt.rn.bf16x2.f32 %0, %2, %1;" : "=r"(r) : "f"(a), "f"(b))
 #define BF16_TIMES(r, a, b)                                                                 \
     asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(0x80008000))
-#define PREFETCH(p) asm volatile("prefetch.global.L2 [%0];" ::"l"(p))
 #endif
 
 /* tidy: wide - the operands above are taken for parameters */

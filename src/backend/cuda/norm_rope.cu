@@ -124,7 +124,7 @@ void cuda_norm(struct dev *d, struct tensor *out, const struct tensor *x, const 
     CHECK(x->cols <= ROW_EACH * ROW_THREADS);
     if (cuda_runs(d))
         LAUNCH_EARLY(d, norm_kernel, dim3((unsigned)x->rows), row_threads(x->cols), 0, mat_of(out),
-               mat_of(x), weight, x->cols, eps);
+                     mat_of(x), weight, x->cols, eps);
 }
 
 void cuda_norm_heads(struct dev *d, struct tensor *x, int n_head, float eps)
@@ -133,7 +133,7 @@ void cuda_norm_heads(struct dev *d, struct tensor *x, int n_head, float eps)
     CHECK(x->cols / n_head <= ROW_EACH * ROW_THREADS);
     if (cuda_runs(d))
         LAUNCH_EARLY(d, norm_kernel, grid, row_threads(x->cols / n_head), 0, mat_of(x), mat_of(x),
-               (const float *)NULL, x->cols / n_head, eps);
+                     (const float *)NULL, x->cols / n_head, eps);
 }
 
 /* ---- gates --------------------------------------------------------------------------------- */
@@ -156,7 +156,7 @@ void cuda_swiglu(struct dev *d, struct tensor *out, const struct tensor *gate,
     dim3 grid(blocks_for((size_t)out->cols, THREADS), (unsigned)out->rows);
     if (cuda_runs(d))
         LAUNCH_EARLY(d, swiglu_kernel, grid, THREADS, 0, mat_of(out), mat_of(gate), mat_of(up),
-               out->cols, clamp);
+                     out->cols, clamp);
 }
 
 __global__ void __launch_bounds__(THREADS) add_kernel(struct cu_mat out, struct cu_mat x, int cols)
@@ -196,5 +196,5 @@ void cuda_rope(struct dev *d, struct tensor *x, int n_head, const struct rope *r
     dim3 grid(blocks_for((size_t)n_head * (size_t)rope->n_pair, THREADS), (unsigned)r->n);
     if (s)
         LAUNCH_EARLY(d, rope_kernel, grid, THREADS, 0, mat_of(x), n_head, x->cols / n_head, *rope,
-               inverse, *s);
+                     inverse, *s);
 }

@@ -41,7 +41,7 @@ __device__ __forceinline__ void team_ask(const struct cu_few *f, int r0)
     for (int j = 0; j < 4 * n_row; j++) {
         int at = ((int)threadIdx.x % TEAM + j / n_row * TEAM) * EIGHT, r = r0 + j % n_row;
         if (at * bytes % 128 == 0 && at < f->k && r < f->rows)
-            prefetch(f->w.data + (size_t)(f->row0 + r) * f->w.pitch + (size_t)at * bytes);
+            PREFETCH(f->w.data + (size_t)(f->row0 + r) * f->w.pitch + (size_t)at * bytes);
     }
 }
 

@@ -31,19 +31,28 @@ CMD_SRC := $(wildcard src/cmd/*.c)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
 CMD_OBJ := $(CMD_SRC:%.c=$(BUILD)/%.o)
 
-# NVIDIA GPUs, where an nvcc for C++20 is found and unless CUDA=0: for the GPU of this machine or else a data
-# centre's, and for all later ones through PTX. Only the program and the libraries for others have
-# them; what cuda_none.c defines instead is the same to all other files.
+# NVIDIA GPUs, where an nvcc for C++20 and its library are found and unless CUDA=0: for the GPU of
+# this machine or else a data centre's, and for all later ones through PTX. Only the program and the
+# libraries for others have them; what cuda_none.c defines instead is the same to all other files.
+# nvcc may be a script or a link: where it lives is what it says of itself.
 ifndef NVCC
 NVCC      := $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
 endif
-CUDA      ?= $(if $(shell $(NVCC) --help 2>/dev/null | grep -o 'c++20'),1,0)
+ifneq ($(CUDA),0)
+NVCC_SAYS := $(if $(NVCC),$(subst ",,$(shell $(NVCC) -std=c++20 --dryrun -x cu -c /dev/null 2>&1)))
+CUDA_HOME := $(realpath $(patsubst TOP=%,%,$(filter TOP=%,$(NVCC_SAYS))))
+ifndef CUDA
+CUDA      := $(if $(and $(CUDA_HOME),$(wildcard $(shell $(CC) -print-file-name=libcudart_static.a) \
+                     $(patsubst -L%,%/libcudart_static.a,$(filter -L%,$(NVCC_SAYS))))),1,0)
+endif
+endif
 CUDA_SRC  := $(wildcard src/backend/cuda/*.cu)
 ifeq ($(CUDA),1)
 ifeq ($(NVCC),)
 $(error CUDA=1: nvcc is neither on the path nor in /usr/local/cuda/bin; NVCC= says where it is)
 endif
 CUDA_OBJ  := $(CUDA_SRC:%.cu=$(BUILD)/%.o)
+CUDA_LIBS := $(filter -L%,$(NVCC_SAYS)) -lcudart_static -ldl -lrt
 endif
 # Files with and without are told apart by this one's time.
 CUDA_IS   := $(BUILD)/.cuda-is-$(if $(CUDA_OBJ),on,off)
@@ -78,11 +87,6 @@ else
 linked     = $(call pkg,--libs $(1))
 endif
 LIBS      := $(call linked,$(LIB_PKGS)) -lm -lpthread
-ifneq ($(CUDA_OBJ),)
-CUDA_HOME := $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
-CUDA_LIBS := $(addprefix -L,$(wildcard $(CUDA_HOME)/lib64 $(CUDA_HOME)/lib)) -lcudart_static \
-             -ldl -lrt
-endif
 EDIT_LIBS := $(if $(HAVE_EDIT),$(call linked,libedit))
 
 # ---- flags --------------------------------------------------------------------------------------

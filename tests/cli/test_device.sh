@@ -35,4 +35,14 @@ kept() { ! links "$1"; }
 changes() { links $other && [ "$(grep -c cudart_static "$work/made")" = "$other" ]; }
 check 'nothing is linked again as long as CUDA stays' kept $is
 check 'it is when CUDA changes, with its runtime or without' changes
+
+# A script that calls nvcc, as systems put it on the path, lies far from nvcc's libraries.
+found() { make -np "NVCC=$1" "BUILD=$work" 2>/dev/null | sed -n 's/^CUDA_LIBS := //p'; }
+nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
+libraries=$(found "$nvcc")
+if [ -n "$libraries" ]; then
+    printf '#!/bin/sh\nexec %s "$@"\n' "$nvcc" >"$work/nvcc"
+    chmod +x "$work/nvcc"
+    check 'nvcc is asked where its libraries are' test "$(found "$work/nvcc")" = "$libraries"
+fi
 echo "1..$n"

@@ -323,6 +323,14 @@ static inline float emu_bf16(uint32_t code)
     return x;
 }
 
+static inline float emu_f16(uint32_t code)
+{
+    int exp = code >> 10 & 31, man = code & 0x3ff;
+    float x = exp == 31 ? (man ? NAN : INFINITY)
+                        : ldexpf((float)(exp ? man | 0x400 : man), (exp ? exp : 1) - 25);
+    return code & 0x8000 ? -x : x;
+}
+
 /* Two products; what bfloat16 cannot hold is not emulated. */
 static inline uint32_t emu_bf16_times(uint32_t a, uint32_t b)
 {
@@ -335,9 +343,10 @@ static inline uint32_t emu_bf16_times(uint32_t a, uint32_t b)
     return code[0] >> 16 | code[1];
 }
 
-/* d += a b, 16 x 16 times 16 x 8 in bfloat16, two in a register: see mma_impl.h. Sums of 16 are
- * cut off, not rounded, as on the card. */
-static inline void emu_mma_bf16(float d[4], const uint32_t a[4], const uint32_t b[2])
+/* d += a b, 16 x 16 times 16 x 8, two numbers in a register: see mma_impl.h. Sums of 16 are cut
+ * off, not rounded, as on the card. */
+template <float value(uint32_t)>
+static inline void emu_mma(float d[4], const uint32_t a[4], const uint32_t b[2])
 {
     uint32_t mine[6] = { a[0], a[1], a[2], a[3], b[0], b[1] };
     int lane = emu.now->id % 32;
@@ -350,8 +359,8 @@ static inline void emu_mma_bf16(float d[4], const uint32_t a[4], const uint32_t 
             y[i] = all[(lane % 4 * 2 + i) * 4 + k % 4][4 + k / 4];
         }
         for (int i = 0; i < 4; i++) {
-            sum[i] += (double)emu_bf16(x[i / 2] & 0xffff) * emu_bf16(y[i % 2] & 0xffff);
-            sum[i] += (double)emu_bf16(x[i / 2] >> 16) * emu_bf16(y[i % 2] >> 16);
+            sum[i] += (double)value(x[i / 2] & 0xffff) * value(y[i % 2] & 0xffff);
+            sum[i] += (double)value(x[i / 2] >> 16) * value(y[i % 2] >> 16);
         }
     }
     for (int i = 0; i < 4; i++) {

@@ -12,6 +12,7 @@
 #define copy_piece(to, from, n, bar) emu_bulk_copy(to, from, n, bar)
 #define pieces_wait(bar, phase) emu_bulk_wait(bar, phase)
 #define copy_16(to, from) emu_copy_async(to, from, 16)
+#define copy_16_or_zeros(to, from, there) emu_copy_async(to, from, 16, there)
 #define copy_4(to, from) emu_copy_async(to, from, 4)
 #define copy_commit() emu_copy_commit()
 #define copy_wait(n) emu_copy_wait(n)
@@ -20,6 +21,12 @@ __device__ __forceinline__ void copy_16(void *to, const void *from)
 {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::
                  "r"(SHARED_AT(to)), "l"(from) : "memory");
+}
+
+__device__ __forceinline__ void copy_16_or_zeros(void *to, const void *from, bool there)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::
+                 "r"(SHARED_AT(to)), "l"(from), "r"(there ? 16 : 0) : "memory");
 }
 
 __device__ __forceinline__ void copy_4(void *to, const void *from)

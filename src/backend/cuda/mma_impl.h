@@ -1,4 +1,4 @@
-/* mma_impl.h - tensor cores on bfloat16 and on signed bytes, and how their operands are fetched.
+/* mma_impl.h - tensor cores on 16-bit floats and on signed bytes, and how operands are fetched.
  *
  * Of a product of 16 x 16 times 16 x 8 lane l holds: of the left side rows l / 4 and l / 4 + 8, of
  * the right side column l / 4, both at depths 2 (l % 4), one more, and those plus 8; of the sums
@@ -19,7 +19,8 @@
 #define MMA_S8(d, a, b, c) emu_mma_s8(d, a, b, c)
 #define COPY_ASYNC(to, from, bytes, there) emu_copy_async(to, from, bytes, there)
 #define COPY_WAIT() emu_copy_wait()
-#define MMA_BF16(d, a, b) emu_mma_bf16(d, a, b)
+#define MMA_BF16(d, a, b) emu_mma<emu_bf16>(d, a, b)
+#define MMA_F16(d, a, b) emu_mma<emu_f16>(d, a, b)
 #define LOAD_8X8_X4(r, p) emu_load_8x8(r, p, 4, false)
 #define LOAD_8X8_X2(r, p) emu_load_8x8(r, p, 2, false)
 #define LOAD_8X8_X4_TRANSPOSED(r, p) emu_load_8x8(r, p, 4, true)
@@ -36,11 +37,13 @@
     asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(SHARED_AT(to)),      \
                  "l"(from), "n"(bytes), "r"((there) ? (bytes) : 0) : "memory")
 #define COPY_WAIT() asm volatile("cp.async.wait_all;" ::: "memory")
-#define MMA_BF16(d, a, b)                                                                   \
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "                              \
+#define MMA_HALVES(type, d, a, b)                                                           \
+    asm("mma.sync.aligned.m16n8k16.row.col.f32." type "." type ".f32 "                      \
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                   \
         : "+f"((d)[0]), "+f"((d)[1]), "+f"((d)[2]), "+f"((d)[3])                            \
         : "r"((a)[0]), "r"((a)[1]), "r"((a)[2]), "r"((a)[3]), "r"((b)[0]), "r"((b)[1]))
+#define MMA_BF16(d, a, b) MMA_HALVES("bf16", d, a, b)
+#define MMA_F16(d, a, b) MMA_HALVES("f16", d, a, b)
 #define LOAD_8X8_X4(r, p)                                                                   \
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"         \
                  : "=r"((r)[0]), "=r"((r)[1]), "=r"((r)[2]), "=r"((r)[3])                   \

@@ -40,32 +40,40 @@ __device__ __forceinline__ float2 *two_scores(struct few_tile *t, int warp, int 
 
 /* ---- keys ---------------------------------------------------------------------------------- */
 
-/* Where key number j of the segment lies for a query at pos; NULL: there is none. */
-__device__ __forceinline__ const uint8_t *few_key(const struct attending *p, int row, int j)
+/* Where key number j of the segment lies for a query; NULL: there is none, or it is not one of
+ * those that are asked for: that the step itself wrote or chose, or that older ones wrote. */
+__device__ __forceinline__ const uint8_t *few_key(const struct attending *p, int row, int j,
+                                                  bool fresh)
 {
     struct cu_row r = p->step.row[row];
     const struct kv_shape *s = &p->step.shape;
     const struct kv_layer *layer = kv_of(&p->step, r.seq, p->l);
     int segment = (int)blockIdx.x, back = s->window - 1 - (segment * SEGMENT + j);
     int b = (segment - p->n_window) * SEGMENT + j, per = p->ratio ? s->block_tok / p->ratio : 1;
+    int own = row - r.first; /* rows of the step before it */
     if (segment < p->n_window)
-        return back < 0 || back > r.pos
+        return back < 0 || back > r.pos || (back <= own) != fresh
                    ? NULL : layer->ring + (size_t)((r.pos - back) % s->ring_cap) * s->row_bytes;
-    int pick = p->picked && b < p->n_picked ? p->picked[row * p->picked_pitch + b] : b;
-    if (b >= (r.pos + 1) / p->ratio || (p->picked && b >= p->n_picked))
+    bool there = b < (r.pos + 1) / p->ratio && (!p->picked || b < p->n_picked);
+    if (!there || (p->picked || (b + 1) * p->ratio > r.pos - own) != fresh)
         return NULL;
-    return layer->block[pick / per] + (size_t)(pick % per) * s->row_bytes;
+    int at = p->picked ? p->picked[row * p->picked_pitch + b] : b;
+    return layer->block[at / per] + (size_t)(at % per) * s->row_bytes;
 }
 
-/* Each warp its keys; those that are not there become zeros. One bit for each that is there. */
+/* Each warp its keys: first the older ones, and zeros for all others, then the fresh ones. One bit
+ * for each that is there. */
+template <bool fresh>
 __device__ __forceinline__ uint32_t load_few_keys(struct few_tile *t, const struct attending *p,
                                                   int row)
 {
     const struct kv_shape *s = &p->step.shape;
-    uint64_t at = (uint64_t)(uintptr_t)few_key(p, row, LANE);
+    uint64_t at = (uint64_t)(uintptr_t)few_key(p, row, LANE, fresh);
     uint32_t there = __ballot_sync(ALL_LANES, at != 0);
     int key0 = WARP_ID * OWN_KEYS;
     const uint8_t *from[OWN_KEYS];
+    if (fresh && !(there >> key0 & ((1u << OWN_KEYS) - 1)))
+        return there;
 #pragma unroll
     for (int k = 0; k < OWN_KEYS; k++)
         from[k] = (const uint8_t *)(uintptr_t)__shfl_sync(ALL_LANES, at, key0 + k);
@@ -76,7 +84,8 @@ __device__ __forceinline__ uint32_t load_few_keys(struct few_tile *t, const stru
             x[k] = fetch(s, from[k], e);
 #pragma unroll
         for (int k = 0; k < OWN_KEYS; k++)
-            *(uint4 *)(void *)piece(t, key0 + k, e) = widen_packed(&x[k]);
+            if (!fresh || from[k])
+                *(uint4 *)(void *)piece(t, key0 + k, e) = widen_packed(&x[k]);
     }
     return there;
 }
@@ -208,14 +217,15 @@ __device__ __forceinline__ float *few_values(const struct attending *p, int n_ro
 /* Grid: segments, HEADS heads, rows. */
 __global__ void __launch_bounds__(THREADS) few_kernel(struct attending p)
 {
-    wait_for_last();
     SHARED(struct few_tile, t);
     int row = (int)blockIdx.z, head0 = (int)blockIdx.y * HEADS;
     int head = head0 + (int)threadIdx.x / 16;
     float2 q[STEPS][4], own = { -INFINITY, 0 }, *stat = (float2 *)(void *)p.part;
     float sum[OWN / 8][4] = {};
+    uint32_t there = load_few_keys<false>(&t, &p, row);
+    wait_for_last();
     load_few_query(q, &p, row, head0);
-    uint32_t there = load_few_keys(&t, &p, row);
+    there |= load_few_keys<true>(&t, &p, row);
     __syncthreads();
     if (there) {
         score_few(&t, q, p.dim);
@@ -267,9 +277,19 @@ __device__ __forceinline__ void add_weighted(float4 *sum, float4 x, float weight
     sum->w = fmaf(x.w, weight, sum->w);
 }
 
+/* How the pairs of four dimensions from e are turned back. */
+__device__ __forceinline__ void turns_back(float2 *turn, const struct attending *p, int row, int e)
+{
+    int pair = e / 2 - (p->dim / 2 - p->back.n_pair);
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        if (pair + i >= 0 && e < p->dim)
+            turn[i] = turn_by((float)p->step.row[row].pos * p->back.freq[pair + i], true);
+}
+
 /* Four dimensions from e, to where they belong: divided, turned back. */
 __device__ __forceinline__ void finish_few(const struct attending *p, int row, float4 sum,
-                                           float all, int e)
+                                           float all, int e, const float2 *turn)
 {
     float x[4] = { sum.x / all, sum.y / all, sum.z / all, sum.w / all };
     int pair = e / 2 - (p->dim / 2 - p->back.n_pair);
@@ -277,7 +297,7 @@ __device__ __forceinline__ void finish_few(const struct attending *p, int row, f
 #pragma unroll
     for (int i = 0; i < 2; i++)
         if (pair + i >= 0)
-            rotate_pair(x + 2 * i, (float)p->step.row[row].pos * p->back.freq[pair + i], true);
+            turn_pair(x + 2 * i, turn[i]);
 #pragma unroll
     for (int i = 0; i < 4; i++)
         to[i] = x[i];
@@ -286,7 +306,6 @@ __device__ __forceinline__ void finish_few(const struct attending *p, int row, f
 /* Grid: heads, rows. */
 __global__ void __launch_bounds__(QUARTER *TEAMS) merge_few_kernel(struct attending p)
 {
-    wait_for_last();
     SHARED(struct merge_tile, t);
     int row = (int)blockIdx.y, team = (int)threadIdx.x / QUARTER, n = p.n_segment;
     int quarter = (int)threadIdx.x % QUARTER, e = 4 * quarter;
@@ -294,7 +313,11 @@ __global__ void __launch_bounds__(QUARTER *TEAMS) merge_few_kernel(struct attend
     const float2 *stat = (const float2 *)(const void *)p.part + first;
     const float *value = few_values(&p, (int)gridDim.y) + first * p.dim + e;
     float4 sum = { 0, 0, 0, 0 };
-    float2 all = { 0, 0 };
+    float2 all = { 0, 0 }, turn[2];
+    float sink = p.sink[blockIdx.x];
+    if (team == 0)
+        turns_back(turn, &p, row, e);
+    wait_for_last();
     for (int s0 = 0; s0 < n; s0 += AHEAD * TEAMS) {
         float4 x[AHEAD];
 #pragma unroll
@@ -304,7 +327,7 @@ __global__ void __launch_bounds__(QUARTER *TEAMS) merge_few_kernel(struct attend
                                       : float4{ 0, 0, 0, 0 };
         }
         if (s0 == 0)
-            all = merged_few(stat, n, p.sink[blockIdx.x]);
+            all = merged_few(stat, n, sink);
 #pragma unroll
         for (int i = 0; i < AHEAD; i++) {
             int s = s0 + i * TEAMS + team;
@@ -317,7 +340,7 @@ __global__ void __launch_bounds__(QUARTER *TEAMS) merge_few_kernel(struct attend
         return;
     for (int i = 1; i < TEAMS; i++)
         add_weighted(&sum, t.sum[i][quarter], 1);
-    finish_few(&p, row, sum, all.y, e);
+    finish_few(&p, row, sum, all.y, e, turn);
 }
 
 /* ---- launching ----------------------------------------------------------------------------- */

@@ -40,21 +40,41 @@ struct row_buffer {
     struct cu_sums sums;
 };
 
-/* weight NULL: as it is. */
-__device__ __forceinline__ void norm_rotate(struct row_buffer *z, int n, const float *weight,
-                                            float eps, const struct rope *rope, int pos)
+/* A thread's part of how a row is normed and rotated: known before the row is. */
+struct finish {
+    float by[MAX_DIM / THREADS];
+    float2 turn;
+};
+
+__device__ __forceinline__ struct finish finish_for(const struct rope *rope, int pos, int n,
+                                                    const float *weight)
+{
+    struct finish f = {};
+    int t = (int)threadIdx.x;
+#pragma unroll
+    for (int j = 0; j < MAX_DIM / THREADS; j++)
+        f.by[j] = t + j * THREADS < n ? weight[t + j * THREADS] : 0;
+    if (t < rope->n_pair)
+        f.turn = turn_by((float)pos * rope->freq[t], false);
+    return f;
+}
+
+__device__ __forceinline__ void norm_rotate(struct row_buffer *z, int n, const struct finish *f,
+                                            float eps, int n_pair)
 {
     float sum = 0;
+    int t = (int)threadIdx.x;
     __syncthreads();
-    for (int k = (int)threadIdx.x; k < n; k += THREADS)
+    for (int k = t; k < n; k += THREADS)
         sum = fmaf(z->x[k], z->x[k], sum);
     float scale = 1 / sqrtf(block_sum(sum, &z->sums) / (float)n + eps);
-    for (int k = (int)threadIdx.x; k < n; k += THREADS)
-        z->x[k] = z->x[k] * scale * weight[k];
+#pragma unroll
+    for (int j = 0; j < MAX_DIM / THREADS; j++)
+        if (t + j * THREADS < n)
+            z->x[t + j * THREADS] = z->x[t + j * THREADS] * scale * f->by[j];
     __syncthreads();
-    float *end = z->x + n - 2 * rope->n_pair;
-    for (int i = (int)threadIdx.x; i < rope->n_pair; i += THREADS)
-        rotate_pair(end + 2 * i, (float)pos * rope->freq[i], false);
+    if (t < n_pair)
+        turn_pair(z->x + n - 2 * (n_pair - t), f->turn);
 }
 
 /* ---- window rows --------------------------------------------------------------------------- */
@@ -65,10 +85,14 @@ __device__ __forceinline__ void store_row(struct row_buffer *z, const struct pre
     const struct kv_shape *s = &p->step.shape;
     const struct kv_layer *layer = kv_of(&p->step, r.seq, p->l);
     uint8_t *slot = layer->ring + (size_t)(r.pos % s->ring_cap) * s->row_bytes;
+    struct finish f;
+    if (p->kv_norm)
+        f = finish_for(&p->rope, r.pos, s->head_dim, p->kv_norm);
+    wait_for_last();
     for (int k = (int)threadIdx.x; k < s->head_dim; k += THREADS)
         z->x[k] = p->kv.x[i * p->kv.pitch + k];
     if (p->kv_norm)
-        norm_rotate(z, s->head_dim, p->kv_norm, p->eps, &p->rope, r.pos);
+        norm_rotate(z, s->head_dim, &f, p->eps, p->rope.n_pair);
     __syncthreads();
     if (s->packed)
         pack_kv_row(z->x, s->head_dim, s->rope_dim, slot, s->row_bytes);
@@ -145,9 +169,11 @@ __device__ __forceinline__ void pool_row(struct row_buffer *z, const struct pool
     const struct compressor *c = &at->in->c;
     if ((at->r.pos + 1) % c->ratio)
         return;
+    int first = at->r.pos + 1 - c->ratio;
+    struct finish f = finish_for(&at->p->rope, first, c->dim, c->norm);
     for (int k = (int)threadIdx.x; k < c->dim; k += THREADS)
         z->x[k] = pool_channel(at, k);
-    norm_rotate(z, c->dim, c->norm, c->eps, &at->p->rope, at->r.pos + 1 - c->ratio);
+    norm_rotate(z, c->dim, &f, c->eps, at->p->rope.n_pair);
     __syncthreads();
     append_row(z, at);
 }
@@ -171,6 +197,7 @@ __device__ __forceinline__ void compress_row(struct row_buffer *z, const struct 
     struct pooler at = { p, in, p->step.row[i], i, {} };
     const struct kv_layer *layer = kv_of(&p->step, at.r.seq, p->l);
     at.front = in->c.index ? layer->index : layer->main;
+    wait_for_last();
     if (p->pools)
         pool_row(z, &at);
     __syncthreads(); /* pooling reads what keeping overwrites */
@@ -186,7 +213,15 @@ __device__ __forceinline__ void prepare_query(const struct preparing *p, int hea
         return;
     float *v = p->q.x + i * p->q.pitch + (size_t)head * p->dim + 2 * LANE, sum = 0;
     float x[PAIRS][2];
-    int pos = p->step.row[i].pos;
+    float2 turn[PAIRS];
+    int pos = p->step.row[i].pos, plain = p->dim / 2 - p->rope.n_pair;
+#pragma unroll
+    for (int k = 0; k < PAIRS; k++) {
+        int pair = LANE + k * WARP - plain;
+        if (pair >= 0 && pair < p->rope.n_pair)
+            turn[k] = turn_by((float)pos * p->rope.freq[pair], false);
+    }
+    wait_for_last();
 #pragma unroll
     for (int k = 0; k < PAIRS; k++) {
         bool here = 2 * (LANE + k * WARP) < p->dim;
@@ -199,13 +234,12 @@ __device__ __forceinline__ void prepare_query(const struct preparing *p, int hea
     float scale = 1 / sqrtf(warp_sum(sum) / (float)p->dim + p->eps);
 #pragma unroll
     for (int k = 0; k < PAIRS; k++) {
-        int pair = LANE + k * WARP - (p->dim / 2 - p->rope.n_pair);
         if (2 * (LANE + k * WARP) >= p->dim)
             continue;
         x[k][0] *= scale;
         x[k][1] *= scale;
-        if (pair >= 0)
-            rotate_pair(x[k], (float)pos * p->rope.freq[pair], false);
+        if (LANE + k * WARP >= plain)
+            turn_pair(x[k], turn[k]);
         v[2 * k * WARP] = x[k][0];
         v[2 * k * WARP + 1] = x[k][1];
     }
@@ -247,6 +281,7 @@ __device__ __forceinline__ void hadamard_lanes(float *x, int n)
 
 __device__ __forceinline__ void prepare_index_query(const struct preparing *p, int head, int i)
 {
+    wait_for_last();
     if (head >= p->n_index_head)
         return;
     int n = p->index_dim, pos = p->step.row[i].pos, plain = n - 2 * p->rope.n_pair;
@@ -280,7 +315,6 @@ __device__ __forceinline__ void prepare_index_query(const struct preparing *p, i
 /* Grid: parts of a row, rows. */
 __global__ void __launch_bounds__(THREADS) prepare_kernel(struct preparing p)
 {
-    wait_for_last();
     SHARED(struct row_buffer, z);
     int part = (int)blockIdx.x, i = (int)blockIdx.y;
     if (part < p.n_pool) {

@@ -101,14 +101,24 @@ static inline unsigned row_threads(int n)
     return (unsigned)(quarter < 128 ? 128 : quarter > ROW_THREADS ? ROW_THREADS : quarter);
 }
 
-/* One rotary pair, turned by `angle` or back. */
+/* How one rotary pair is turned by `angle` or back; the turning. */
+__device__ __forceinline__ float2 turn_by(float angle, bool inverse)
+{
+    float sine, cosine;
+    sincosf(angle, &sine, &cosine);
+    return { cosine, inverse ? -sine : sine };
+}
+
+__device__ __forceinline__ void turn_pair(float *x, float2 by)
+{
+    float a = x[0], b = x[1];
+    x[0] = a * by.x - b * by.y;
+    x[1] = a * by.y + b * by.x;
+}
+
 __device__ __forceinline__ void rotate_pair(float *x, float angle, bool inverse)
 {
-    float a = x[0], b = x[1], sine, cosine;
-    sincosf(angle, &sine, &cosine);
-    sine = inverse ? -sine : sine;
-    x[0] = a * cosine - b * sine;
-    x[1] = a * sine + b * cosine;
+    turn_pair(x, turn_by(angle, inverse));
 }
 
 /* Little-endian words at any address: only words that hold a wanted byte are read. */

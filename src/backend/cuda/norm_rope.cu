@@ -95,7 +95,6 @@ void cuda_gather(struct dev *d, struct tensor *out, const struct tensor *x, cons
 __global__ void __launch_bounds__(ROW_THREADS) norm_kernel(struct cu_mat out, struct cu_mat in,
                                                            const float *weight, int n, float eps)
 {
-    wait_for_last();
     SHARED(struct cu_sums, sums);
     const float *from = in.x + blockIdx.x * in.pitch + (size_t)blockIdx.y * n;
     float *to = out.x + blockIdx.x * out.pitch + (size_t)blockIdx.y * n;
@@ -103,8 +102,13 @@ __global__ void __launch_bounds__(ROW_THREADS) norm_kernel(struct cu_mat out, st
 #pragma unroll
     for (int k = 0; k < ROW_EACH; k++) {
         int i = (int)(threadIdx.x + k * blockDim.x);
-        x[k] = i < n ? from[i] : 0;
         by[k] = i < n && weight ? weight[i] : 1;
+    }
+    wait_for_last();
+#pragma unroll
+    for (int k = 0; k < ROW_EACH; k++) {
+        int i = (int)(threadIdx.x + k * blockDim.x);
+        x[k] = i < n ? from[i] : 0;
     }
 #pragma unroll
     for (int k = 0; k < ROW_EACH; k++)

@@ -15,6 +15,7 @@ extern "C" {
 struct scores {
     double score[MAX_EXPERT];
     uint64_t key[MAX_EXPERT]; /* falls as score with bias does; a taken one is 0 */
+    float bias[MAX_EXPERT];
     int id[MAX_USED];
 };
 
@@ -64,19 +65,22 @@ __global__ void __launch_bounds__(THREADS) route_kernel(struct route out, struct
                                                         struct router router, struct cu_step step,
                                                         struct dev_routes routes)
 {
-    wait_for_last();
     SHARED(struct scores, s);
     int row = (int)blockIdx.x, n_used = router.n_used, t = (int)threadIdx.x;
+    struct cu_row r = step.row[row];
+    for (int e = t; e < router.n_expert; e += THREADS)
+        s.bias[e] = router.bias ? router.bias[e] : 0;
+    if (router.by_token && t < n_used)
+        s.id[t] = router.by_token[(size_t)r.token * n_used + t];
+    wait_for_last();
     for (int e = t; e < router.n_expert; e += THREADS) {
         double x = sqrt(softplus((double)logits.x[row * logits.pitch + e]));
-        double key = x + (router.bias ? (double)router.bias[e] : 0);
+        double key = x + (double)s.bias[e];
         s.score[e] = x;
         s.key[e] = key_of(isnan(key) ? -(double)INFINITY : key);
     }
     __syncthreads();
-    if (router.by_token && t < n_used)
-        s.id[t] = router.by_token[(size_t)step.row[row].token * n_used + t];
-    else if (!router.by_token && t < WARP)
+    if (!router.by_token && t < WARP)
         take_best(&s, router.n_expert, n_used);
     __syncthreads();
     if (t >= n_used)
@@ -86,7 +90,7 @@ __global__ void __launch_bounds__(THREADS) route_kernel(struct route out, struct
         sum += s.score[s.id[j]];
     int id = s.id[t];
     if (routes.id)
-        id = routes.id[(size_t)(step.row[row].pos % routes.n_tok) * routes.n_layer * n_used + t];
+        id = routes.id[(size_t)(r.pos % routes.n_tok) * routes.n_layer * n_used + t];
     ((int32_t *)((uint8_t *)out.id.data + row * out.id.pitch))[t] = id;
     ((float *)((uint8_t *)out.weight.data + row * out.weight.pitch))[t] =
         (float)(s.score[s.id[t]] / sum * (double)router.scale);

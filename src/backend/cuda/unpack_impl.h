@@ -16,6 +16,7 @@ struct packed {
 
 #define IS_BF16 256 /* no scale */
 
+/* Past the first cache: a line of it may be older than a row that has just been written there. */
 __device__ __forceinline__ struct packed fetch(const struct kv_shape *s, const uint8_t *row, int e)
 {
     int nope = s->head_dim - s->rope_dim;
@@ -23,12 +24,12 @@ __device__ __forceinline__ struct packed fetch(const struct kv_shape *s, const u
     if (!row || e >= s->head_dim)
         return x;
     if (e < nope) {
-        x.a = *(const uint2 *)(row + e);
-        x.scale = row[nope + 2 * s->rope_dim + e / FP8_GROUP];
+        x.a = __ldcg((const uint2 *)(row + e));
+        x.scale = __ldcg(row + nope + 2 * s->rope_dim + e / FP8_GROUP);
         return x;
     }
-    x.a = *(const uint2 *)(row + nope + 2 * (e - nope));
-    x.b = *(const uint2 *)(row + nope + 2 * (e - nope) + 8);
+    x.a = __ldcg((const uint2 *)(row + nope + 2 * (e - nope)));
+    x.b = __ldcg((const uint2 *)(row + nope + 2 * (e - nope) + 8));
     return x;
 }
 

@@ -122,7 +122,9 @@ static int all_texts(struct calibration *c, struct err *e)
     while (code == 0 && !enough(c)) {
         code = one_text(c, &t, e);
         bool save = code == 0 && (c->stop || c->note.n_document % c->o->save_every == 0);
-        if (save && !enough(c))
+        if (save || (code == 0 && enough(c)))
+            code = collect_fetch(c->collector, e);
+        if (code == 0 && save && !enough(c))
             code = collect_save(c->collector, c->state, &c->note, e);
         if (code == 0 && c->stop && !enough(c))
             code = err_set(e, ERR_CANCELLED, "stopped after %lld of %d texts; the same call with "

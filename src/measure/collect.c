@@ -2,7 +2,8 @@
  *
  * Rows are added one after another in the order of tokens, so that sums are the same however steps
  * were cut. The hidden rows of experts come expert by expert: for their products, whose sums are
- * not kept for each expert, they are first put in the order of tokens. */
+ * not kept for each expert, they are first put in the order of tokens. A device that is apart adds
+ * up by itself (collect_there.c), unless products are wanted: then it shows the host all rows. */
 #include "collect_impl.h"
 
 #include "cpu.h"
@@ -27,16 +28,20 @@ static bool add_row(struct collect_stat *s, int mat, const float *x)
     return !bad;
 }
 
+int collect_no_number(const struct collector *c, const struct collect_stat *s, int mat,
+                      struct err *e)
+{
+    if (s->n_mat > 1)
+        return err_set(e, ERR_FORMAT, "%s: an input of tensor %s, expert %d, is infinite or not a "
+                       "number", c->engine->path, s->name, mat);
+    return err_set(e, ERR_FORMAT, "%s: an input of tensor %s is infinite or not a number",
+                   c->engine->path, s->name);
+}
+
 static void add(struct collector *c, struct collect_stat *s, int mat, const float *x)
 {
-    if (add_row(s, mat, x) || c->err.code)
-        return;
-    if (s->n_mat > 1)
-        err_set(&c->err, ERR_FORMAT, "%s: an input of tensor %s, expert %d, is infinite or not a "
-                "number", c->engine->path, s->name, mat);
-    else
-        err_set(&c->err, ERR_FORMAT, "%s: an input of tensor %s is infinite or not a number",
-                c->engine->path, s->name);
+    if (!add_row(s, mat, x) && !c->err.code)
+        collect_no_number(c, s, mat, &c->err);
 }
 
 static int by_address(const void *a, const void *b)
@@ -46,14 +51,35 @@ static int by_address(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static struct collect_stat *stat_of(const struct collector *c, const struct tensor *w)
+{
+    struct collect_stat of = { .data = w->data }, *key = &of;
+    struct collect_stat **s = bsearch(&key, c->by_data, (size_t)c->n_dense, sizeof key, by_address);
+    CHECK(s && (*s)->n_col == w->cols);
+    return *s;
+}
+
 static void see_input(void *user, const struct tensor *w, const struct tensor *x)
 {
     struct collector *c = user;
-    struct collect_stat of = { .data = w->data }, *key = &of;
-    struct collect_stat **s = bsearch(&key, c->by_data, (size_t)c->n_dense, sizeof key, by_address);
-    CHECK(s && (*s)->n_col == x->cols);
+    struct collect_stat *s = stat_of(c, w);
     for (int i = 0; i < x->rows; i++)
-        add(c, *s, 0, tensor_f32(x, i));
+        add(c, s, 0, tensor_f32(x, i));
+}
+
+static const struct dev_sums *sums_of(void *user, const struct tensor *w)
+{
+    const struct collector *c = user;
+    return &c->there.sums[stat_of(c, w) - c->stat];
+}
+
+static const struct dev_sums *expert_sums_of(void *user, int layer)
+{
+    const struct collector *c = user;
+    if (layer == c->n_layer) /* the draft block */
+        return NULL;
+    CHECK(layer >= 0 && layer < c->n_layer);
+    return &c->there.sums[collect_experts(c, layer, false) - c->stat];
 }
 
 static void put(struct collector *c, struct collect_products *p, bool down, const float *x)
@@ -211,22 +237,13 @@ struct collect_products *collect_products_at(const struct collector *c, int i, i
     return NULL;
 }
 
-static int check_engine(const struct engine *en, struct err *e)
-{
-    if (!en->model || !en->scratch)
-        return err_set(e, ERR_ARGUMENT, "%s: only a part of the model is open", en->path);
-    if (strcmp(en->dev->name, "cpu") != 0 && strcmp(en->dev->name, "ref") != 0)
-        return err_set(e, ERR_UNSUPPORTED, "device %s: its inputs cannot be seen, expected cpu or "
-                       "ref", en->dev->name);
-    return 0;
-}
-
 int collect_begin(struct collector **out, dstar_engine *engine, const struct collect_want *want,
                   struct err *e)
 {
     struct engine *en = engine_of(engine);
     *out = NULL;
-    TRY(check_engine(en, e));
+    if (!en->model || !en->scratch)
+        return err_set(e, ERR_ARGUMENT, "%s: only a part of the model is open", en->path);
     CHECK(!en->dev->watch);
     struct collector *c = calloc(1, sizeof *c);
     if (!c)
@@ -241,11 +258,18 @@ int collect_begin(struct collector **out, dstar_engine *engine, const struct col
     int code = open_stats(c, e);
     if (code == 0 && want->products)
         code = open_products(c, want, e);
+    bool there = dev_is_apart(en->dev) && !want->products;
+    if (code == 0 && there)
+        code = collect_there_open(c, e);
     if (code < 0) {
         collect_end(c);
         return code;
     }
-    c->watch = (struct dev_watch){ see_input, see_expert, c };
+    c->watch = (struct dev_watch){ .input = see_input, .expert = see_expert, .user = c };
+    if (there) {
+        c->watch.sums = sums_of;
+        c->watch.expert_sums = expert_sums_of;
+    }
     en->dev->watch = &c->watch;
     *out = c;
     return 0;
@@ -257,6 +281,7 @@ void collect_end(struct collector *c)
         return;
     if (c->engine->dev->watch == &c->watch)
         c->engine->dev->watch = NULL;
+    collect_there_close(c);
     for (int i = 0; c->stat && i < c->n_stat; i++) {
         free(c->stat[i].square);
         free(c->stat[i].value);

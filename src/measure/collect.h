@@ -24,7 +24,7 @@ struct collect_want {
 };
 
 /* One at a time for an engine, from here to the end, which comes before the engine is closed.
- * ERR_UNSUPPORTED: the device does not show its inputs. */
+ * ERR_NO_MEMORY: a device that is apart has no room left for the sums. */
 int collect_begin(struct collector **c, dstar_engine *engine, const struct collect_want *want,
                   struct err *e);
 void collect_end(struct collector *c); /* NULL is fine */
@@ -32,6 +32,10 @@ void collect_end(struct collector *c); /* NULL is fine */
 /* A text ends, or the next begins; held: its products are kept apart, to judge by. Tells if an
  * input was no number: then the matrix is named. */
 int collect_document(struct collector *c, bool held, struct err *e);
+
+/* Sums that a device has kept come to the host: to be called before what follows. Tells if one is
+ * no number: then the matrix is named. */
+int collect_fetch(struct collector *c, struct err *e);
 
 /* What the files say of where it came from. */
 struct collect_source {

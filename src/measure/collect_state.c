@@ -120,5 +120,5 @@ int collect_load(struct collector *c, const char *path, struct collect_note *not
     TRY(file_in_open(&io.in, path, e));
     int code = load(&io, c, note, e);
     file_in_close(&io.in);
-    return code;
+    return code < 0 ? code : collect_there_send(c, e);
 }

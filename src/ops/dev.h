@@ -27,11 +27,20 @@ struct dev_pairs {
     const struct tensor *mid; /* [n rows] down sees these: routing weight applied */
 };
 
+/* Sums over the rows that a matrix, or each expert of a layer, is given; in the device's memory. */
+struct dev_sums {
+    double *square, *value; /* [matrices][columns] */
+    int64_t *count;         /* [matrices] rows */
+};
+
 /* Sees the inputs of every product before they are rounded to what kernels like; all in host
- * memory. A device that computes experts shows their pairs itself, once for each expert. */
+ * memory. A device that computes experts shows their pairs itself, once for each expert. One that
+ * is apart may be asked to add them to sums instead, in the order in which it would show them. */
 struct dev_watch {
     void (*input)(void *user, const struct tensor *w, const struct tensor *x);
     void (*expert)(void *user, const struct dev_pairs *p);
+    const struct dev_sums *(*sums)(void *user, const struct tensor *w); /* NULL: show */
+    const struct dev_sums *(*expert_sums)(void *user, int layer); /* [2] of x, of mid; or NULL */
     void *user;
 };
 

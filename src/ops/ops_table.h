@@ -58,6 +58,7 @@ struct ops {
     void (*copy)(struct dev *, void *, const void *, size_t);   /* dev_copy() */
     void (*random)(struct dev *, const struct quant_random *, size_t, size_t, void *);
     struct tensor (*look)(struct dev *, const struct tensor *); /* dev_look() */
+    void (*sum)(struct dev *, const struct dev_sums *, const struct tensor *); /* a watch's */
     bool (*replay)(struct dev *, const struct rows *, const struct rows *, struct tensor *);
     bool (*results)(struct dev *, struct tensor *); /* dev_replay(), dev_results() */
     /* Memory of the device; copies within it; what is left of it. */

@@ -49,6 +49,7 @@ check 'the bundled model: distance from the processor, going on, marks' \
     "$build/tests/cuda/on_card_engine"
 check 'random models made on the card, loading and its progress' "$build/tests/cuda/on_card_synth"
 check 'experts that lie partly with the host' "$build/tests/cuda/on_card_dial"
+check 'calibrating: sums taken on the card' "$build/tests/cuda/on_card_calibrate"
 check 'measuring: times, routes from a file, kernels' "$build/tests/cuda/on_card_bench"
 check 'the bundled model answers as on the processor' same_answer
 printf '%d passed, %d failed, %d skipped\n' $passed $failed $skipped

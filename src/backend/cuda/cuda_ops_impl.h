@@ -10,6 +10,7 @@ void cuda_begin(struct dev *);
 int cuda_wait(struct dev *, struct err *);
 void cuda_copy(struct dev *, void *, const void *, size_t);
 struct tensor cuda_look(struct dev *, const struct tensor *);
+void cuda_sum(struct dev *, const struct dev_sums *, const struct tensor *);
 bool cuda_replay(struct dev *, const struct rows *, const struct rows *, struct tensor *);
 bool cuda_results(struct dev *, struct tensor *);
 void cuda_move(struct dev *, const struct dev_piece *, int);

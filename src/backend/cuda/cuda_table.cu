@@ -14,6 +14,7 @@ void cuda_ops_fill(struct ops *ops)
     ops->copy = cuda_copy;
     ops->random = cuda_random;
     ops->look = cuda_look;
+    ops->sum = cuda_sum;
     ops->lanes = cuda_lanes;
     ops->send = cuda_send_lane;
     ops->lanes_close = cuda_lanes_close;

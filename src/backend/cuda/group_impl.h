@@ -24,4 +24,9 @@ static inline size_t group_tiles(const struct grouping *g)
 
 void cuda_group(struct dev *d, const struct grouping *g);
 
+/* sums.cu: adds the rows of x that each expert is given: row pair / div, or with div 0 the rows in
+ * the order of lists. */
+void cuda_sum_lists(struct dev *d, const struct dev_sums *to, const struct tensor *x,
+                    const struct grouping *g, int div);
+
 #endif

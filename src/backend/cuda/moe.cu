@@ -229,6 +229,16 @@ static void show_pairs(struct dev *d, const struct experts *p)
     }
 }
 
+static void sum_pairs(struct dev *d, const struct experts *p)
+{
+    struct tensor mid = { p->gate, DT_F32, p->n_mid, p->n_pair, (size_t)p->n_mid * 4, NULL, 0 };
+    const struct dev_sums *to = d->watch->expert_sums(d->watch->user, d->layer);
+    if (!to)
+        return;
+    cuda_sum_lists(d, &to[0], p->x, &p->g, p->g.n_used);
+    cuda_sum_lists(d, &to[1], &mid, &p->g, 0);
+}
+
 static void run_experts(struct dev *d, struct experts *p)
 {
     show_set(d, p);
@@ -247,7 +257,7 @@ static void run_experts(struct dev *d, struct experts *p)
     dim3 grid(blocks_for((size_t)p->n_mid, THREADS), (unsigned)p->n_pair);
     LAUNCH(d, gate_kernel, grid, THREADS, 0, g);
     if (d->watch)
-        show_pairs(d, p);
+        (d->watch->sums ? sum_pairs : show_pairs)(d, p);
     product(d, p, DOWN, (float *)p->part->data);
 }
 

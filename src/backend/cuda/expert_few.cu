@@ -47,6 +47,8 @@ __device__ __forceinline__ void pair_product(const struct cu_pairs *p, int pair,
         f->weight = p->weight[row * p->weight_pitch + slot];
     }
     f->x += (size_t)(pair / p->x_div) * f->x_pitch;
+    if (f->rounded)
+        f->rounded += (size_t)(pair / p->x_div) * n_record(f->k);
     f->out += (size_t)pair * f->out_pitch;
 }
 
@@ -87,9 +89,17 @@ bool cuda_pairs_fit(const struct dev *d, enum dtype type, int k)
            (size_t)few_plan(&f, 1).total + STATIC_SHARED <= cuda_of(d)->shared_max;
 }
 
-void cuda_pairs(struct dev *d, struct cu_pairs *p)
+void cuda_pairs(struct dev *d, struct cu_pairs *p, uint8_t *rounded)
 {
     const struct cuda *c = cuda_of(d);
+    size_t bytes = (size_t)n_record(p->f.k) * sizeof(struct cu_record);
+    struct cu_pack pack = { p->f.x, p->f.x_pitch, rounded, p->f.k, act_block(p->f.type),
+                            p->n_pair / p->x_div, bytes };
+    p->f.rounded = NULL;
+    if (p->n_pair > p->n_used) {
+        cuda_pack_few(d, &pack, 1);
+        p->f.rounded = (const struct cu_record *)(void *)rounded;
+    }
     p->f.n = 1;
     p->f.row_bytes = dtype_bytes(p->f.type, (size_t)p->f.k);
     p->f.up = p->up.first;

@@ -182,16 +182,39 @@ static void run_list(struct dev *d, struct few_list *l)
         run_rows(d, l, MIN(fit, n - i));
         for (int j = 0; j < l->n; j++) {
             l->job[j].x += (size_t)fit * l->job[j].x_pitch;
+            if (l->job[j].rounded)
+                l->job[j].rounded += (size_t)fit * n_record(l->job[j].k);
             l->job[j].out += (size_t)fit * l->job[j].out_pitch;
         }
     }
     l->n = 0;
 }
 
-/* Every group is a product of its own. */
-static void add_groups(struct dev *d, struct few_list *l, const struct cu_product *p, int n_group)
+/* What several rows become before their products, for each size of block that they ask for. */
+struct few_rounded {
+    struct cu_record *by_32, *by_256;
+};
+
+static struct cu_record *round_once(struct dev *d, const struct cu_product *p, int n_group,
+                                    struct few_rounded *r)
 {
-    for (int g = 0; g < n_group; g++) {
+    int block = act_block(p->type);
+    struct cu_record **to = block == 32 ? &r->by_32 : &r->by_256;
+    if (!block || p->n == 1 || *to)
+        return block ? *to : NULL;
+    size_t bytes = (size_t)n_record(p->k) * sizeof(struct cu_record);
+    *to = (struct cu_record *)dev_alloc(d, bytes * (size_t)(p->n * n_group));
+    struct cu_pack pack = { p->x, p->x_pitch, (uint8_t *)*to, p->k, block, p->n, bytes };
+    if (cuda_runs(d))
+        cuda_pack_few(d, &pack, n_group);
+    return *to;
+}
+
+/* Every group is a product of its own. */
+static void add_groups(struct dev *d, struct few_list *l, const struct cu_product *p, int n_group,
+                       const struct cu_record *rounded)
+{
+    for (int g = 0; cuda_runs(d) && g < n_group; g++) {
         if (l->n == MAX_LIST)
             run_list(d, l);
         struct cu_few *f = &l->job[l->n++];
@@ -204,6 +227,7 @@ static void add_groups(struct dev *d, struct few_list *l, const struct cu_produc
         f->row0 = g * p->rows;
         f->x = p->x + (size_t)g * p->x_job;
         f->x_pitch = p->x_pitch;
+        f->rounded = rounded ? rounded + (size_t)(g * p->n) * n_record(p->k) : NULL;
         f->out = p->out + (size_t)g * p->out_job;
         f->out_pitch = p->out_pitch;
     }
@@ -250,14 +274,15 @@ static struct cu_product product_of(const struct dev *d, const struct tensor *ou
 
 /* To the list if that can compute it, else at once. */
 static void product(struct dev *d, struct few_list *l, struct cu_product *p,
-                    const struct tensor *x, int n_group, bool exact)
+                    const struct tensor *x, int n_group, bool exact, struct few_rounded *r)
 {
-    size_t mark = arena_mark(&d->scratch);
     bool few = p->n <= FEW_MAX, rounds = !exact && !cuda_of(d)->exact && act_block(p->type);
     if (few && (rounds || is_number(p->type))) {
-        if (cuda_runs(d))
-            add_groups(d, l, p, n_group);
-    } else if (rounds && pack_groups(d, p, x, n_group)) {
+        add_groups(d, l, p, n_group, rounds ? round_once(d, p, n_group, r) : NULL);
+        return;
+    }
+    size_t mark = arena_mark(&d->scratch);
+    if (rounds && pack_groups(d, p, x, n_group)) {
         cuda_product_many(d, p, n_group);
     } else if (!rounds && cuda_runs(d)) {
         (few ? cuda_product_few_exact : cuda_product_many_exact)(d, p, n_group);
@@ -269,13 +294,16 @@ static void products(struct dev *d, const struct matmul *p, int n, const struct 
                      int n_group)
 {
     struct few_list l;
+    struct few_rounded r = {};
     memset(&l, 0, sizeof l);
+    size_t mark = arena_mark(&d->scratch);
     for (int i = 0; i < n; i++) {
         struct cu_product c = product_of(d, &p[i].out, p[i].w, x, n_group);
-        product(d, &l, &c, x, n_group, p[i].exact);
+        product(d, &l, &c, x, n_group, p[i].exact, &r);
     }
     if (l.n)
         run_list(d, &l);
+    arena_rewind(&d->scratch, mark);
 }
 
 void cuda_products(struct dev *d, struct matmul *p, int n, const struct tensor *x)
@@ -290,16 +318,18 @@ bool cuda_gated(struct dev *d, struct tensor *out, const struct tensor *gate,
     if (x->rows > FEW_MAX || gate->type != up->type || !act_block(gate->type) ||
         cuda_of(d)->exact)
         return false;
-    if (!cuda_runs(d))
-        return true;
     struct cu_product p = product_of(d, out, gate, x, 1);
     struct few_list l;
+    struct few_rounded r = {};
     memset(&l, 0, sizeof l);
-    add_groups(d, &l, &p, 1);
+    size_t mark = arena_mark(&d->scratch);
+    add_groups(d, &l, &p, 1, round_once(d, &p, 1, &r));
     l.job[0].up = weights_of(up);
     l.job[0].clamp = clamp;
     l.job[0].weight = 1;
-    run_list(d, &l);
+    if (l.n)
+        run_list(d, &l);
+    arena_rewind(&d->scratch, mark);
     return true;
 }
 

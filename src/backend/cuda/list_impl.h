@@ -14,6 +14,8 @@ struct cu_plan {
     int ring, piece, total; /* bytes */
 };
 
+struct cu_record;
+
 struct cu_few {
     enum dtype type;
     int k, rows, n;       /* elements and number of weight rows; activation rows */
@@ -23,6 +25,7 @@ struct cu_few {
     int row0;             /* the first of w's rows */
     const uint8_t *x;     /* float32 */
     size_t x_pitch;       /* bytes */
+    const struct cu_record *rounded; /* x, rounded by another kernel; NULL: blocks do that */
     float *out;
     size_t out_pitch;     /* floats */
     int n_block;          /* of threads */

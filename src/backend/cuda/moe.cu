@@ -3,6 +3,7 @@
  * with a job for every expert that is used. */
 #include "group_impl.h"
 #include "pairs_impl.h"
+#include "round_impl.h"
 
 extern "C" {
 #include "cuda_ops_impl.h"
@@ -108,11 +109,17 @@ static void show_set(struct dev *d, struct experts *p)
     p->g.id = (const int *)(const void *)(p->each + n);
 }
 
+/* Of a row, for products of many or of few rows, and of any type. */
+static size_t rounded_bytes(int k)
+{
+    return MAX(act_bytes(32, k), (size_t)n_record(k) * sizeof(struct cu_record));
+}
+
 /* Sizes follow from shapes alone, so that planning sees the same ones. */
 static void take_workspace(struct dev *d, struct experts *p)
 {
     size_t n = (size_t)p->n_pair, n_set = (size_t)p->some->n;
-    size_t x_bytes = act_bytes(32, p->x->cols) * (size_t)p->x->rows;
+    size_t x_bytes = rounded_bytes(p->x->cols) * (size_t)p->x->rows;
     p->g.groups = (struct cu_groups *)dev_alloc(d, sizeof *p->g.groups);
     p->g.active = (int *)dev_alloc(d, n_set * sizeof(int));
     p->g.first = (int *)dev_alloc(d, (n_set + 1) * sizeof(int));
@@ -120,7 +127,7 @@ static void take_workspace(struct dev *d, struct experts *p)
     p->g.tile = (struct cu_tile *)dev_alloc(d, group_tiles(&p->g) * sizeof *p->g.tile);
     p->gate = (float *)dev_alloc(d, n * (size_t)p->n_mid * sizeof(float));
     p->up = (float *)dev_alloc(d, n * (size_t)p->n_mid * sizeof(float));
-    p->packed = (uint8_t *)dev_alloc(d, MAX(x_bytes, n * act_bytes(32, p->n_mid)));
+    p->packed = (uint8_t *)dev_alloc(d, MAX(x_bytes, n * rounded_bytes(p->n_mid)));
 }
 
 /* One of the three matrices for every used expert: rows of x to places in the lists, or those to
@@ -205,7 +212,7 @@ static void run_pairs(struct dev *d, const struct experts *p)
         c.x_div = down ? 1 : p->g.n_used;
         c.w = matrices(p, down ? DOWN : GATE);
         c.up = down ? cu_matrices() : matrices(p, UP);
-        cuda_pairs(d, &c);
+        cuda_pairs(d, &c, p->packed);
     }
 }
 

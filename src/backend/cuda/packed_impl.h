@@ -105,10 +105,13 @@ __device__ __forceinline__ void few_packed(const struct cu_few *f, int block,
     int warp = (int)threadIdx.x / WARP, stage = walk.tile_rows * walk.piece;
     uint8_t *ring = shared + f->plan.ring + warp * stages * stage;
     uint64_t *bar = (uint64_t *)(shared + f->plan.ring) - (FEW_WARPS - warp) * stages;
+    uint64_t *bar_x = (uint64_t *)(shared + f->plan.ring) - FEW_WARPS * stages - 1;
     struct cu_place at = { block + warp * f->n_block, 0 };
     struct cu_ask ask = first_ask(&walk, at);
     if (walk.whole && LANE < stages)
         pieces_open(bar + LANE);
+    if (f->rounded && threadIdx.x == 0)
+        pieces_open(bar_x);
     __syncwarp();
 #pragma unroll 1
     for (int s = 0; s < stages; s++)
@@ -117,8 +120,13 @@ __device__ __forceinline__ void few_packed(const struct cu_few *f, int block,
         book_fill(tables, shared);
     wait_for_last();
     struct cu_record *record = (struct cu_record *)(shared + book_bytes(type));
-    few_round<act_block(type), has_minima(type)>(f, record);
+    if (f->rounded)
+        ask_rounded(f, record, bar_x);
+    else if (n_x == 1)
+        few_round<act_block(type), has_minima(type)>(f, record);
     __syncthreads();
+    if (COPIES_PIECES && f->rounded)
+        pieces_wait(bar_x, 0);
     float sum[2][n_x] = {};
 #pragma unroll 1
     for (int s = 0, phase = 0; at.tile < walk.n_tile; next_place(&walk, &at)) {

@@ -33,6 +33,7 @@ struct cu_pairs {
 
 /* expert_few.cu: whether there are kernels for it; of packed weights. */
 bool cuda_pairs_fit(const struct dev *d, enum dtype type, int k);
-void cuda_pairs(struct dev *d, struct cu_pairs *p);
+/* rounded: room for all of x, as records (round_impl.h). */
+void cuda_pairs(struct dev *d, struct cu_pairs *p, uint8_t *rounded);
 
 #endif

@@ -1,9 +1,12 @@
-/* round_impl.h - a block of threads rounds a few rows of activations to eight bits for itself: the
- * bits of pack.cu, with no launch before the product and behind the first weights' way. */
+/* round_impl.h - a few rows of activations rounded to eight bits, the bits of pack.cu. A block of
+ * threads rounds a single row for itself: no launch before the product, and it hides behind the
+ * first weights' way. More rows are rounded once by a launch before and come as one piece. */
 #ifndef DS_ROUND_IMPL_H
 #define DS_ROUND_IMPL_H
 
+#include "async_impl.h"
 #include "list_impl.h"
+#include "unit_impl.h"
 
 /* 64 elements as shared memory has them; 80 bytes from one to the next keep 16-byte reads of
  * neighbouring lanes in different banks. */
@@ -71,23 +74,30 @@ __device__ __forceinline__ void round_four(float4 x, uint32_t top, struct cu_rec
                                : zero ? 0 : __uint_as_float(top) / 127;
 }
 
-/* Spans s0, s0 + FEW_WARPS.. of row x, each of all lanes' fours. Loads come before their use, and
- * fours move up to where one piece of code uses them. wide: fours are whole and aligned. */
-template <int block, bool sums>
+/* Fours that a lane has of a span, which is a block, or several. */
+__host__ __device__ __forceinline__ constexpr int span_fours(int block)
+{
+    return block == 32 ? 1 : 2;
+}
+
+/* Spans s0, s0 + FEW_WARPS.. of row x, each of all lanes' fours, `ahead` of them. Loads come before
+ * their use, and fours move up to where one piece of code uses them. wide: fours are whole and
+ * aligned. */
+template <int block, bool sums, int ahead>
 __device__ __forceinline__ void round_spans(const float *x, int s0, int k, bool wide,
                                             struct cu_record *to)
 {
-    const int part = block == 32 ? 1 : 2, span = 128 * part;
-    float4 four[AHEAD];
+    const int part = span_fours(block), span = 128 * part;
+    float4 four[ahead];
 #pragma unroll
-    for (int j = 0; j < AHEAD; j++) {
+    for (int j = 0; j < ahead; j++) {
         int at = (s0 + j / part * FEW_WARPS) * span + j % part * 128 + LANE * 4;
         four[j] = { 0, 0, 0, 0 };
         if (wide && at < k)
             four[j] = *(const float4 *)(x + at);
     }
 #pragma unroll 1
-    for (int a = 0, s = s0; a < AHEAD / part && s * span < k; a++, s += FEW_WARPS) {
+    for (int a = 0, s = s0; a < ahead / part && s * span < k; a++, s += FEW_WARPS) {
         int at = s * span + LANE * 4;
         for (int h = 0; h < part && !wide; h++)
             four[h] = four_floats(x + at + h * 128, k - at - h * 128);
@@ -96,22 +106,44 @@ __device__ __forceinline__ void round_spans(const float *x, int s0, int k, bool 
         for (int h = 0; h < part; h++)
             round_four<sums>(four[h], top, to, at + h * 128, k);
 #pragma unroll
-        for (int j = part; j < AHEAD; j++)
+        for (int j = part; j < ahead; j++)
             four[j - part] = four[j];
     }
 }
 
-/* All rows of x, by all warps of the block; to: [n][n_record(k)], zeros behind the end. */
+/* Four neighbours of a row are whole and aligned, for rows of k. */
+__device__ __forceinline__ bool has_fours(const void *x, size_t pitch, int k)
+{
+    return k % 4 == 0 && is_aligned(x, pitch, 16);
+}
+
+/* The one row of x, by all warps of the block; to: [n_record(k)], zeros behind the end. */
 template <int block, bool sums>
 __device__ __forceinline__ void few_round(const struct cu_few *f, struct cu_record *to)
 {
-    const int span = block == 32 ? 128 : 256, ahead = AHEAD * 128 / span;
-    bool wide = f->k % 4 == 0 && is_aligned(f->x, f->x_pitch, 16);
+    const int part = span_fours(block), span = 128 * part;
+    bool wide = has_fours(f->x, f->x_pitch, f->k);
 #pragma unroll 1
-    for (int i = 0; i < f->n; i++, to += n_record(f->k))
+    for (int s = (int)threadIdx.x / WARP; s * span < f->k; s += AHEAD / part * FEW_WARPS)
+        round_spans<block, sums, AHEAD>(few_x(f, 0), s, f->k, wide, to);
+}
+
+/* All rows that another kernel rounded, one behind the other, by all threads of the block. They are
+ * there after a barrier of the block, and where COPIES_PIECES, after that of the piece. */
+__device__ __forceinline__ void ask_rounded(const struct cu_few *f, struct cu_record *to,
+                                            uint64_t *bar)
+{
+    int n = f->n * n_record(f->k) * (int)sizeof *to, t = (int)threadIdx.x;
+    if (COPIES_PIECES && t == 0) {
+        pieces_expect(bar, n);
+        copy_piece(to, f->rounded, n, bar);
+    } else if (!COPIES_PIECES) {
 #pragma unroll 1
-        for (int s = (int)threadIdx.x / WARP; s * span < f->k; s += ahead * FEW_WARPS)
-            round_spans<block, sums>(few_x(f, i), s, f->k, wide, to);
+        for (int i = t * 16; i < n; i += FEW_THREADS * 16)
+            copy_16((uint8_t *)to + i, (const uint8_t *)f->rounded + i);
+        copy_commit();
+        copy_wait(0);
+    }
 }
 
 #endif

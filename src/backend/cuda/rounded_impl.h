@@ -47,7 +47,9 @@ struct cu_pack {
     size_t to_pitch;
 };
 
-/* n_group: each row holds so many rows of k, and those of a group follow each other. */
+/* n_group: each row holds so many rows of k, and those of a group follow each other. For products
+ * of many rows, or of up to FEW_MAX, whose packed rows are records (round_impl.h). */
 void cuda_pack_many(struct dev *d, const struct cu_pack *p, int n_group);
+void cuda_pack_few(struct dev *d, const struct cu_pack *p, int n_group);
 
 #endif

@@ -18,7 +18,8 @@ __host__ __device__ __forceinline__ constexpr int few_stages(int type)
 
 /* A row has 32 lanes, or 16 where it has no more than CHUNK / 2 elements; a tile is two rows for
  * each such group of lanes, or as many rows of a gate and of up in turns. Shared memory holds
- * a codebook, activations, barriers, then every warp's stages of a tile's pieces. */
+ * a codebook, activations, barriers (two for them, one of which is used, then those of stages),
+ * then every warp's stages of a tile's pieces. */
 static inline struct cu_plan few_plan(const struct cu_few *f, int n)
 {
     struct cu_plan p;
@@ -29,7 +30,7 @@ static inline struct cu_plan few_plan(const struct cu_few *f, int n)
     size_t piece = f->k <= CHUNK ? f->row_bytes : f->row_bytes * CHUNK / (size_t)f->k;
     p.piece = (int)round_up(piece, 16);
     p.ring = book_bytes(f->type) + n * n_record(f->k) * (int)sizeof(struct cu_record) +
-             FEW_WARPS * few_stages(f->type) * (int)sizeof(uint64_t);
+             (2 + FEW_WARPS * few_stages(f->type)) * (int)sizeof(uint64_t);
     p.total = p.ring + FEW_WARPS * few_stages(f->type) * p.tile_rows * p.piece + 64;
     return p; /* 64: a pair is read whole, behind the last piece too */
 }

@@ -11,6 +11,6 @@ command_fn cmd_eval_logits, cmd_eval_nll, cmd_eval_skills, cmd_eval_draft, cmd_e
 command_fn cmd_quantize, cmd_synth, cmd_calibrate, cmd_trace, cmd_simulate, cmd_bench;
 command_fn cmd_bench_tokenizer, cmd_bench_kernels;
 command_fn cmd_eval_reference, cmd_eval_kl, cmd_eval_compare;
-command_fn cmd_bench_layers, cmd_bench_reads, cmd_fit;
+command_fn cmd_bench_layers, cmd_bench_reads, cmd_bench_load, cmd_fit;
 
 #endif

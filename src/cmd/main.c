@@ -198,6 +198,11 @@ static const struct command commands[] = {
       "written, or a virtual drive's, may come from a cache.",
       "dstar bench reads -m flash.gguf\n"
       "dstar bench reads --file disk.img --expert-bytes 12800K --io pool-direct", cmd_bench_reads },
+    { "bench load", "", "measure how fast a model file comes to a GPU",
+      "Its weights are loaded from the drive, and again from the page cache. Beside that stand the "
+      "reads alone and the copies over the bus alone, by as many threads, in pieces as large: "
+      "loading can be as fast as the slower of both. Opening is all that a user waits for.",
+      "dstar bench load -m flash.gguf --device cuda", cmd_bench_load },
 };
 
 static const struct command *find(const char *name)

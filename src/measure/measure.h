@@ -115,6 +115,24 @@ int measure_kernel(struct kernel_bench *b, dstar_engine *engine, struct err *e);
  * float32 in registers, and dot products of 8 bits. 0: not known for this device. */
 void measure_peak(double *float_flops, double *int_flops, dstar_engine *engine);
 
+/* What opening brought to a device that is apart: bytes of weights, and the time that took;
+ * elsewhere nothing. open_s: all of opening. */
+struct load_times {
+    double bytes, s, open_s;
+};
+struct load_times measure_load(dstar_engine *engine);
+
+/* Bytes per second that the files of a model are read with, in the pieces and by the threads of
+ * loading. */
+int measure_files(double *bytes_per_s, const char *path, struct err *e);
+
+/* From here on they come from the drive, as far as this machine's cache is concerned; while nobody
+ * has them open. */
+int measure_forget_files(const char *path, struct err *e);
+
+/* Bytes per second of the copies that loading makes, without the reads. */
+int measure_bus(double *bytes_per_s, dstar_engine *engine, struct err *e);
+
 /* What is taken of the memory of a device that is apart, by whomever, and all of it; else 0. */
 struct device_memory {
     size_t taken, all;

@@ -12,8 +12,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#define PIECE_BYTES ((size_t)8 << 20)
-
 struct sending {
     const struct send_list *list;
     const struct weights *files;
@@ -25,6 +23,11 @@ struct sending {
     atomic_bool stop;
     struct err err;       /* of who set stop */
 };
+
+int send_threads(void)
+{
+    return MIN(cpu_count(), DEV_LANES);
+}
 
 /* tidy: heap - while weights are named */
 int send_add(struct send_list *l, const struct send_item *i, struct err *e)
@@ -39,7 +42,7 @@ int send_add(struct send_list *l, const struct send_item *i, struct err *e)
     }
     l->item[l->n] = *i;
     l->item[l->n++].first = l->n_piece;
-    l->n_piece += i->w->counted ? 0 : (int)((i->bytes + PIECE_BYTES - 1) / PIECE_BYTES);
+    l->n_piece += i->w->counted ? 0 : (int)((i->bytes + SEND_PIECE - 1) / SEND_PIECE);
     return 0;
 }
 
@@ -67,7 +70,7 @@ static const struct send_item *item_of(const struct send_list *l, int piece)
 static int send_piece(struct sending *s, int piece, int lane, struct err *e)
 {
     const struct send_item *i = item_of(s->list, piece);
-    size_t at = (size_t)(piece - i->first) * PIECE_BYTES, n = MIN(PIECE_BYTES, i->bytes - at);
+    size_t at = (size_t)(piece - i->first) * SEND_PIECE, n = MIN(SEND_PIECE, i->bytes - at);
     TRY(file_in_read_at(&s->file[i->w->file], i->w->offset + (int64_t)(i->at + at),
                         i->is_host ? i->to + at : s->mem[lane], n, e));
     if (!i->is_host)
@@ -90,7 +93,7 @@ static int send_stored(struct sending *s, int n_thread, struct err *e)
 {
     struct pool *pool;
     TRY(pool_new(&pool, n_thread, e));
-    int code = dev_lanes(s->d, n_thread, PIECE_BYTES, s->mem, e);
+    int code = dev_lanes(s->d, n_thread, SEND_PIECE, s->mem, e);
     if (code == 0) {
         pool_run(pool, send_task, s, s->list->n_piece);
         code = atomic_load(&s->stop) ? err_set(e, s->err.code, "%s", s->err.text) : 0;
@@ -110,7 +113,7 @@ static int send_files(struct sending *s, struct err *e)
     for (int i = 0; code == 0 && i < n; i++)
         code = file_in_open(&s->file[i], weights_file(s->files, i), e);
     if (code == 0)
-        code = send_stored(s, MIN(cpu_count(), DEV_LANES), e);
+        code = send_stored(s, send_threads(), e);
     for (int i = 0; i < n; i++)
         file_in_close(&s->file[i]);
     free(s->file);

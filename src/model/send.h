@@ -12,6 +12,9 @@
 #include "report.h"
 #include "weights.h"
 
+#define SEND_PIECE ((size_t)8 << 20)
+int send_threads(void);
+
 struct send_item {
     const struct weight *w;
     size_t at, bytes; /* of it */

@@ -382,7 +382,10 @@ static int load_model(struct engine *e, const struct dstar_options *o, struct er
         tell_memory(e);
     }
     TRY(take_memory(e, err));
-    return model_load(e->model, &e->split, &told, err);
+    double start = clock_now_s();
+    TRY(model_load(e->model, &e->split, &told, err));
+    e->weights_s = clock_now_s() - start;
+    return 0;
 }
 
 static int open_all(struct engine *e, const struct dstar_options *o, struct err *err)

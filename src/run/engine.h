@@ -43,7 +43,7 @@ struct engine {
     struct sampler_work sampling;
     struct kv_disk_model identity;
     int n_session;
-    double load_s;
+    double load_s, weights_s; /* of that: bringing weights to a device that is apart */
 };
 
 /* Fills e, which engine_close() then releases, also after a failure. */

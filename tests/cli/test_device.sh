@@ -23,6 +23,8 @@ refuses() {
 check 'it computes without a GPU' sh -c "'$dstar' run --temp 0 --max-tokens 8 Hello | grep -q ."
 check 'one line says that there is no GPU' refuses cuda
 check 'no second one either' refuses cuda:1
+maps() { "$dstar" bench load --device cpu 2>&1 | grep -q 'nothing is loaded for cpu: .*expected'; }
+check 'bench load: a processor works on the files as they lie' maps
 
 # What make would do, with nothing done.
 makes() { make --no-print-directory -n "BUILD=$build" NVCC=nvcc "CUDA=$1" "$build/dstar"; }

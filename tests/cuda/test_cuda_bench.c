@@ -1,5 +1,6 @@
 /* test_cuda_bench.c - measuring on a GPU: times of ops that add up, routes from a file that the
- * route kernel reads, memory's speed. In the emulator, or linked with the true objects on a GPU. */
+ * route kernel reads, memory's speed, loading. In the emulator, or linked with the true objects
+ * on a GPU. */
 #define _GNU_SOURCE
 #include <stdarg.h>
 #include <stddef.h>
@@ -182,11 +183,55 @@ static void speeds_are_measured(void **state)
 #endif
 }
 
+/* What came there is the file but for its tokens and what the host keeps. */
+static void loading_is_measured(void **state)
+{
+    struct bed *b = *state;
+    struct synth_options o = { .out = scratch_file(&b->dir, "stored.gguf"), .shape = "small",
+                               .recipe = "q2", .seed = 1, .n_layer = N_LAYER,
+                               .n_expert = N_EXPERT, .tokenizer = "models/pebble/tokenizer.json" };
+    struct dstar_options open;
+    struct dstar_error error;
+    struct err e = { 0 };
+    struct file_in f;
+    dstar_engine *engine;
+    double read[2], bus;
+    char path[512];
+    snprintf(path, sizeof path, "%s", o.out);
+    o.out = path;
+    if (synth_run(&o, &e) < 0)
+        fail_msg("%s", e.text);
+    dstar_options_init(&open);
+    open.model = path;
+    open.ctx = 512;
+    open.device = "cpu";
+    assert_int_equal(dstar_open(&engine, &open, &error), 0);
+    assert_true(measure_load(engine).bytes == 0 && measure_load(engine).s == 0);
+    dstar_close(engine);
+    open.device = "cuda";
+    assert_int_equal(dstar_open(&engine, &open, &error), 0);
+    struct load_times t = measure_load(engine);
+    assert_int_equal(measure_bus(&bus, engine, &e), 0);
+    dstar_close(engine);
+    assert_int_equal(file_in_open(&f, path, &e), 0);
+    assert_true(t.bytes > .9 * (double)f.size && t.bytes <= (double)f.size);
+    file_in_close(&f);
+    assert_true(t.s > 0 && t.s < t.open_s);
+    for (int i = 0; i < 2; i++) {
+        if (i == 0)
+            assert_int_equal(measure_forget_files(path, &e), 0);
+        assert_int_equal(measure_files(&read[i], path, &e), 0);
+    }
+    assert_true(bus > 1e7 && bus < 1e13 && read[0] > 1e5 && read[1] > 1e7 && read[1] < 1e13);
+    assert_int_equal(measure_files(&read[0], "no such file", &e), ERR_IO);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(routes_from_a_file),
         cmocka_unit_test(times_add_up),
+        cmocka_unit_test(loading_is_measured),
         cmocka_unit_test(speeds_are_measured),
     };
     if (argc > 1)

@@ -63,9 +63,20 @@ struct model {
     int kv_ratio[DSV4_MAX_LAYER + 1];
 };
 
-/* streams [n, n_hc * n_embd] through layer w, whose cache is number l. */
+/* Rows of a step between two sublayers. */
+struct dsv4_flow {
+    struct tensor streams; /* [n, n_hc * n_embd] */
+    struct tensor x;       /* [n, n_embd] what of them the next sublayer sees */
+    struct tensor gates;   /* and how they take what it gives */
+};
+
+/* Streams on their way into layer `first`. */
+struct dsv4_flow dsv4_flow_into(const struct model *m, const struct dsv4_layer *first,
+                                const struct tensor *streams);
+
+/* Through layer w, whose cache is number l, and on the way into `next`, or out: NULL. */
 void dsv4_layer_forward(const struct model *m, const struct dsv4_layer *w, int l,
-                        struct tensor *streams, const struct rows *r);
+                        const struct dsv4_layer *next, struct dsv4_flow *f, const struct rows *r);
 
 /* logits [n_logits, n_vocab] of the streams. */
 struct tensor dsv4_head(const struct model *m, const struct tensor *streams, const struct hc *hc,

@@ -91,8 +91,8 @@ static struct tensor attention(const struct model *m, const struct dsv4_layer *w
 }
 
 /* The order of these lines is the overlap with the disk. */
-static struct tensor feed_forward(const struct model *m, const struct dsv4_layer *w, int l,
-                                  const struct tensor *x, const struct rows *r)
+static struct hc_turn feed_forward(const struct model *m, const struct dsv4_layer *w, int l,
+                                   const struct tensor *x, const struct rows *r)
 {
     struct dev *d = m->dev;
     struct expert_need need;
@@ -108,34 +108,46 @@ static struct tensor feed_forward(const struct model *m, const struct dsv4_layer
     struct tensor shared = product(m, &w->sh_down, &mid);
 
     struct tensor part = scratch(m, x->cols, r->n * w->route.n_used);
-    struct tensor out = scratch(m, x->cols, r->n);
     while (experts_next(&need, d, &some)) /* what is here, then what arrives */
         op_experts(d, &part, &some, &route, x, w->clamp);
-    op_sum_experts_add(d, &out, &part, &route, &shared); /* by expert id, whatever came first */
     experts_done(&need);
-    return out;
+    return (struct hc_turn){ .y = shared, .part = part, .route = route, .hc = &w->hc_ffn };
+}
+
+struct dsv4_flow dsv4_flow_into(const struct model *m, const struct dsv4_layer *first,
+                                const struct tensor *streams)
+{
+    int n_hc = m->s.n_hc, n = streams->rows;
+    struct dsv4_flow f = { *streams, scratch(m, m->s.n_embd, n),
+                           scratch(m, 2 * n_hc + n_hc * n_hc, n) };
+    op_hc_mix_norm(m->dev, &f.x, &f.gates, streams, &first->hc_attn, first->attn_norm,
+                   m->s.rms_eps);
+    return f;
+}
+
+static void turn_to(const struct model *m, struct dsv4_flow *f, struct hc_turn *t,
+                    const struct hc *next, const float *norm)
+{
+    t->next = next;
+    t->weight = norm;
+    t->eps = m->s.rms_eps;
+    op_hc_turn(m->dev, &f->x, &f->gates, &f->streams, t);
 }
 
 void dsv4_layer_forward(const struct model *m, const struct dsv4_layer *w, int l,
-                        struct tensor *streams, const struct rows *r)
+                        const struct dsv4_layer *next, struct dsv4_flow *f, const struct rows *r)
 {
     struct dev *d = m->dev;
-    int n_hc = m->s.n_hc;
     d->layer = l;
     size_t mark = arena_mark(&d->scratch);
     op_experts_ahead(d, &w->experts, r->n); /* over the bus, beside attention */
-    struct tensor x = scratch(m, m->s.n_embd, r->n);
-    struct tensor gates = scratch(m, 2 * n_hc + n_hc * n_hc, r->n);
-    size_t half = arena_mark(&d->scratch);
 
-    op_hc_mix_norm(d, &x, &gates, streams, &w->hc_attn, w->attn_norm, m->s.rms_eps);
-    struct tensor y = attention(m, w, l, &x, r);
-    op_hc_spread(d, streams, &y, &gates, &w->hc_attn);
-    arena_rewind(&d->scratch, half);
+    struct hc_turn turn = { .y = attention(m, w, l, &f->x, r), .hc = &w->hc_attn };
+    turn_to(m, f, &turn, &w->hc_ffn, w->ffn_norm);
+    arena_rewind(&d->scratch, mark);
 
-    op_hc_mix_norm(d, &x, &gates, streams, &w->hc_ffn, w->ffn_norm, m->s.rms_eps);
-    y = feed_forward(m, w, l, &x, r);
-    op_hc_spread(d, streams, &y, &gates, &w->hc_ffn);
+    turn = feed_forward(m, w, l, &f->x, r);
+    turn_to(m, f, &turn, next ? &next->hc_attn : NULL, next ? next->attn_norm : NULL);
     arena_rewind(&d->scratch, mark);
     d->layer = -1;
 }

@@ -36,6 +36,7 @@ struct tensor dsv4_mtp_forward(const struct model *m, const struct tensor *strea
         struct tensor stream = tensor_cols(&x, k * n_embd, n_embd);
         op_add(d, &stream, &e_in);
     }
-    dsv4_layer_forward(m, &w->layer, m->s.n_layer, &x, next);
+    struct dsv4_flow f = dsv4_flow_into(m, &w->layer, &x);
+    dsv4_layer_forward(m, &w->layer, m->s.n_layer, NULL, &f, next);
     return dsv4_head(m, &x, &w->head, w->norm, next);
 }

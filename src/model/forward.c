@@ -34,8 +34,10 @@ void model_forward(const struct model *m, const struct rows *r, const struct row
     *out = (struct model_out){ 0 };
     experts_begin(m->store, d, r);
     op_embed(d, &streams, &m->embd, r);
+    struct dsv4_flow f = dsv4_flow_into(m, &m->layer[0], &streams);
     for (int l = 0; l < m->s.n_layer; l++) {
-        dsv4_layer_forward(m, &m->layer[l], l, &streams, r);
+        const struct dsv4_layer *next = l + 1 < m->s.n_layer ? &m->layer[l + 1] : NULL;
+        dsv4_layer_forward(m, &m->layer[l], l, next, &f, r);
         if (d->on_layer && !dev_planning(d) && d->err.code == 0) {
             struct tensor seen = dev_look(d, &streams);
             if (d->err.code == 0)

@@ -85,6 +85,17 @@ struct expert_set {
     size_t far_bytes;
 };
 
+/* Between two sublayers: what the one behind gave, and what the next one is. */
+struct hc_turn {
+    struct tensor y;        /* [n, n_embd] */
+    struct tensor part;     /* of experts, to which y is added; no rows: none */
+    struct route route;     /* theirs */
+    const struct hc *hc;    /* of the sublayer behind */
+    const struct hc *next;  /* NULL: none, and the streams are all that changes */
+    const float *weight;    /* its norm */
+    float eps;
+};
+
 struct attention {
     int n_head;
     float scale;        /* of the scores */

@@ -243,6 +243,47 @@ void op_hc_spread(struct dev *d, struct tensor *streams, const struct tensor *y,
     done(d, "hc_spread", NULL, 1);
 }
 
+/* sum: room for what experts gave. */
+static void turn_in_turn(struct dev *d, struct tensor *x, struct tensor *gates,
+                         struct tensor *streams, const struct hc_turn *t, struct tensor *sum)
+{
+    dev_op_fn *on_op = d->on_op;
+    d->on_op = NULL; /* it is one op */
+    if (t->part.rows > 0)
+        op_sum_experts_add(d, sum, &t->part, &t->route, &t->y);
+    op_hc_spread(d, streams, sum, gates, t->hc);
+    if (t->next)
+        op_hc_mix_norm(d, x, gates, streams, t->next, t->weight, t->eps);
+    d->on_op = on_op;
+}
+
+static bool turn_at_once(struct dev *d, struct tensor *x, struct tensor *gates,
+                         struct tensor *streams, const struct hc_turn *t)
+{
+    if (!d->ops->hc_turn || muted(d))
+        return false;
+    check_f32(&t->y, x->rows, x->cols);
+    check_mix(x, gates, streams, t->next ? t->next : t->hc);
+    if (t->part.rows > 0)
+        check_f32(&t->part, x->rows * t->route.id.cols, x->cols);
+    return d->ops->hc_turn(d, x, gates, streams, t);
+}
+
+/* The same scratch either way. */
+void op_hc_turn(struct dev *d, struct tensor *x, struct tensor *gates, struct tensor *streams,
+                const struct hc_turn *t)
+{
+    size_t mark = arena_mark(&d->scratch);
+    struct tensor sum = t->y;
+    if (t->part.rows > 0)
+        sum = dev_tensor(d, DT_F32, t->y.cols, t->y.rows);
+    if (!turn_at_once(d, x, gates, streams, t))
+        turn_in_turn(d, x, gates, streams, t, &sum);
+    arena_rewind(&d->scratch, mark);
+    if (!muted(d))
+        done(d, "hc_turn", t->next ? &t->next->fn : NULL, 1);
+}
+
 void op_hc_head(struct dev *d, struct tensor *x, const struct tensor *streams, const struct hc *hc)
 {
     if (muted(d))

@@ -72,6 +72,11 @@ void op_hc_mix_norm(struct dev *d, struct tensor *x, struct tensor *gates,
 void op_hc_spread(struct dev *d, struct tensor *streams, const struct tensor *y,
                   const struct tensor *gates, const struct hc *hc);
 
+/* From one sublayer to the next: the streams take what t->hc's gave, by gates, as by
+ * op_sum_experts_add and op_hc_spread; then they are mixed for the next, as by op_hc_mix_norm. */
+void op_hc_turn(struct dev *d, struct tensor *x, struct tensor *gates, struct tensor *streams,
+                const struct hc_turn *t);
+
 /* x := the streams collapsed for the head. */
 void op_hc_head(struct dev *d, struct tensor *x, const struct tensor *streams, const struct hc *hc);
 

@@ -46,6 +46,8 @@ struct ops {
     /* Several ops at once; NULL: one after another. */
     void (*hc_mix_norm)(struct dev *, struct tensor *, struct tensor *, const struct tensor *,
                         const struct hc *, const float *, float);
+    bool (*hc_turn)(struct dev *, struct tensor *, struct tensor *, struct tensor *,
+                    const struct hc_turn *); /* false: not these */
     void (*products)(struct dev *, struct matmul *, int, const struct tensor *);
     bool (*gated)(struct dev *, struct tensor *, const struct tensor *, const struct tensor *,
                   const struct tensor *, float); /* false: not these */

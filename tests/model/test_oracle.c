@@ -129,7 +129,8 @@ static void check_layer(struct net *n, struct oracle *o, int l, const float *bef
     dev_begin(n->dev);
     struct tensor x = dev_tensor(n->dev, DT_F32, cols, rows);
     memcpy(x.data, before, (size_t)rows * cols * sizeof *before);
-    dsv4_layer_forward(n->model, &n->model->layer[l], l, &x, &r);
+    struct dsv4_flow f = dsv4_flow_into(n->model, &n->model->layer[l], &x);
+    dsv4_layer_forward(n->model, &n->model->layer[l], l, NULL, &f, &r);
     net_must(dev_wait(n->dev, &e), &e);
     const float *got = x.data;
     double worst = 0;

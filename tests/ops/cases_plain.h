@@ -303,7 +303,7 @@ static void test_hc_mix(void **state)
     (void)state;
     for_sizes(hc_mix_case);
     for (int k = 0; k < 4; k++)
-        hc_mix_case(1100, 64, FILL_RANDOM); /* summed in pieces on a GPU */
+        hc_mix_case(1100, k % 2 ? 64 : 5, FILL_RANDOM); /* summed in pieces on a GPU */
 }
 
 static void hc_spread_case(int cols, int n, enum fill fill)
@@ -323,6 +323,56 @@ static void test_hc_spread(void **state)
 {
     (void)state;
     for_sizes(hc_spread_case);
+}
+
+static void call_hc_turn(struct dev *d, const void *in, struct tensor *out, int first, int n)
+{
+    const struct plain_in *p = in;
+    int n_used = p->router.n_used;
+    struct hc_turn t = { .y = tensor_rows(&p->x, first, n), .hc = &p->hc, .weight = p->weight,
+                         .eps = p->eps, .next = p->op ? &p->hc : NULL };
+    if (n_used > 0) {
+        t.part = tensor_rows(&p->more, first * n_used, n * n_used);
+        t.route.id = tensor_rows(&p->y, first, n);
+    }
+    op_hc_turn(d, &out[2], &out[1], &out[0], &t);
+}
+
+static void hc_turn_case(int cols, int n, enum fill fill)
+{
+    int n_stream = 1 + roll(4), n_gate = 2 * n_stream + n_stream * n_stream;
+    struct plain_in p = { .op = roll(4), .weight = random_floats(cols, 1), .eps = 1e-6f,
+                          .router = { .n_used = roll(3) ? roll(10) : 0 } };
+    struct tensor streams = random_tensor(n_stream * cols, n, fill);
+    struct tensor gates = random_tensor(n_gate, n, FILL_RANDOM);
+    struct tensor x = random_tensor(cols, n, FILL_RANDOM);
+    p.hc = random_hc(roll(2) ? DT_F32 : DT_F16, n_stream, cols, false);
+    if (roll(2))
+        p.hc.fn = aligned(&p.hc.fn);
+    p.x = random_tensor(cols, n, fill);
+    p.more = random_tensor(cols, n * p.router.n_used, fill);
+    p.y = int_tensor(MAX(p.router.n_used, 1), n);
+    for (int i = 0; i < p.router.n_used * n; i++)
+        ((int32_t *)p.y.data)[i] = roll(12);
+    p.y.cols = p.router.n_used;
+    struct op_case c = plain_case("hc_turn", &p, n_stream * cols);
+    c.call = call_hc_turn;
+    c.few_differ = true;
+    c.n_out = 3;
+    c.shape[1] = (struct out_shape){ DT_F32, n_gate, 1 };
+    c.shape[2] = (struct out_shape){ DT_F32, cols, 1 };
+    c.start[0] = &streams;
+    c.start[1] = &gates;
+    c.start[2] = &x;
+    check_case(&c);
+}
+
+static void test_hc_turn(void **state)
+{
+    (void)state;
+    for_sizes(hc_turn_case);
+    for (int k = 0; k < 4; k++)
+        hc_turn_case(1100, 1 + roll(8), FILL_RANDOM);
 }
 
 /* ---- route, sum_experts --------------------------------------------------------------------- */

@@ -28,6 +28,7 @@ int main(int argc, char **argv)
         OP(rope),
         OP(hc_mix),
         OP(hc_spread),
+        OP(hc_turn),
         OP(kv_store),
         OP(compress),
         OP(index_query),

@@ -38,6 +38,8 @@ void cuda_hc_mix_norm(struct dev *, struct tensor *, struct tensor *, const stru
                       const struct hc *, const float *, float);
 void cuda_hc_spread(struct dev *, struct tensor *, const struct tensor *, const struct tensor *,
                     const struct hc *);
+bool cuda_hc_turn(struct dev *, struct tensor *, struct tensor *, struct tensor *,
+                  const struct hc_turn *);
 void cuda_hc_head(struct dev *, struct tensor *, const struct tensor *, const struct hc *);
 
 void cuda_kv_store(struct dev *, const struct tensor *, const struct rows *, int);

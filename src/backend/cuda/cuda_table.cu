@@ -45,6 +45,7 @@ void cuda_ops_fill(struct ops *ops)
     ops->hc_mix = cuda_hc_mix;
     ops->hc_mix_norm = cuda_hc_mix_norm;
     ops->hc_spread = cuda_hc_spread;
+    ops->hc_turn = cuda_hc_turn;
     ops->hc_head = cuda_hc_head;
     ops->kv_store = cuda_kv_store;
     ops->compress = cuda_compress;

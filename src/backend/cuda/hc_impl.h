@@ -3,6 +3,7 @@
 #define DS_HC_IMPL_H
 
 #include "floats_impl.h"
+#include "used_impl.h"
 
 #define MAX_STREAM 8
 
@@ -37,6 +38,50 @@ static inline enum layout layout_of(const struct cu_hc *hc)
     bool pairs = hc->n_embd % 2 == 0 && hc->type != DT_BF16 && odd % dtype_bytes(hc->type, 2) == 0;
     return !pairs ? ANY : hc->type == DT_F32 ? PAIRS_F32 : PAIRS_F16;
 }
+
+/* What follows the mixing; no weight: nothing. */
+struct hc_norm {
+    const float *weight;
+    float eps;
+};
+
+/* What is made of the streams; gates.x NULL: no gates. */
+struct hc_made {
+    struct cu_mat x, gates;
+    struct hc_norm norm;
+};
+
+/* What a sublayer gave to the streams, and their gates. y.x NULL: nothing. */
+struct hc_given {
+    struct cu_mat y, gates;
+    struct cu_mat part; /* of n_used experts, which are summed before y is added; 0: none */
+    const int32_t *id;
+    size_t id_pitch;
+    int n_used;
+};
+
+/* An element of every stream, after the sublayer gave y. */
+template <int most>
+__device__ __forceinline__ void spread(float *v, float y, const float *gates, int n)
+{
+    const float *post = gates + n, *c = post + n;
+    float old[most];
+#pragma unroll
+    for (int j = 0; j < most; j++)
+        old[j] = v[j];
+#pragma unroll
+    for (int k = 0; k < most; k++) {
+        float sum = k < n ? post[k] * y : 0;
+#pragma unroll
+        for (int j = 0; j < most; j++)
+            sum = j < n && k < n ? fmaf(c[j * n + k], old[j], sum) : sum;
+        v[k] = sum;
+    }
+}
+
+/* hc_few.cu: up to FEW_MAX rows: the streams take what was given, then the rest is made. */
+void cuda_hc_few(struct dev *d, const struct hc_made *to, const struct tensor *streams,
+                 const struct hc_given *given, const struct cu_hc *hc);
 
 /* hc_many.cu: part [rows][m + 1][pieces] of many rows; how many pieces. */
 int cuda_hc_pieces(const struct cu_hc *hc);

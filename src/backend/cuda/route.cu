@@ -1,6 +1,6 @@
 /* route.cu - which experts a row goes to, and the sum of what they made of it. Scores are in
  * double, so that a choice between near equals falls as it does in the definition. */
-#include "device_impl.h"
+#include "used_impl.h"
 
 extern "C" {
 #include "cuda_ops_impl.h"
@@ -10,7 +10,6 @@ extern "C" {
 
 #define THREADS 256
 #define MAX_EXPERT 1024
-#define MAX_USED 64
 
 struct scores {
     double score[MAX_EXPERT];
@@ -120,11 +119,9 @@ struct slots {
 /* A row's slots by ascending expert, equal ones in their order. Thread t places slot t. */
 __device__ __forceinline__ void order_slots(struct slots *s, const int32_t *id, int n)
 {
-    int t = (int)threadIdx.x, at = 0;
-    for (int j = 0; j < n && t < n; j++)
-        at += id[j] < id[t] || (id[j] == id[t] && j < t);
+    int t = (int)threadIdx.x;
     if (t < n)
-        s->slot[at] = t;
+        s->slot[place_by_expert(id, n, t)] = t;
     __syncthreads();
 }
 

@@ -331,6 +331,19 @@ static inline float emu_f16(uint32_t code)
     return code & 0x8000 ? -x : x;
 }
 
+/* The nearest, of two the even one. */
+static inline uint32_t emu_f16_code(float x)
+{
+    uint32_t sign = signbit(x) ? 0x8000 : 0;
+    x = fabsf(x);
+    if (isnan(x))
+        return 0x7fff;
+    if (x >= 65520)
+        return sign | 0x7c00;
+    int e = x < 0x1p-14f ? -14 : ilogbf(x);
+    return sign | ((uint32_t)(e + 14) * 1024 + (uint32_t)rintf(ldexpf(x, 10 - e)));
+}
+
 /* Two products; what bfloat16 cannot hold is not emulated. */
 static inline uint32_t emu_bf16_times(uint32_t a, uint32_t b)
 {

@@ -272,13 +272,39 @@ static struct cu_product product_of(const struct dev *d, const struct tensor *ou
     return p;
 }
 
-/* To the list if that can compute it, else at once. */
-static void product(struct dev *d, struct few_list *l, struct cu_product *p,
-                    const struct tensor *x, int n_group, bool exact, struct few_rounded *r)
+/* Those of many rows that share activations. */
+struct many_list {
+    int n;
+    struct cu_product p[MAX_LIST];
+};
+
+static void run_many(struct dev *d, struct many_list *l)
+{
+    if (l->n)
+        cuda_products_f16(d, l->p, l->n);
+    l->n = 0;
+}
+
+struct lists {
+    struct few_list few;
+    struct many_list many;
+    struct few_rounded rounded;
+};
+
+/* To a list if that can compute it, else at once. */
+static void product(struct dev *d, struct lists *l, struct cu_product *p, const struct tensor *x,
+                    int n_group, bool exact)
 {
     bool few = p->n <= FEW_MAX, rounds = !exact && !cuda_of(d)->exact && act_block(p->type);
     if (few && (rounds || is_number(p->type))) {
-        add_groups(d, l, p, n_group, rounds ? round_once(d, p, n_group, r) : NULL);
+        add_groups(d, &l->few, p, n_group,
+                   rounds ? round_once(d, p, n_group, &l->rounded) : NULL);
+        return;
+    }
+    if (!few && n_group == 1 && cuda_takes_f16(p)) {
+        if (l->many.n == MAX_LIST)
+            run_many(d, &l->many);
+        l->many.p[l->many.n++] = *p;
         return;
     }
     size_t mark = arena_mark(&d->scratch);
@@ -293,16 +319,16 @@ static void product(struct dev *d, struct few_list *l, struct cu_product *p,
 static void products(struct dev *d, const struct matmul *p, int n, const struct tensor *x,
                      int n_group)
 {
-    struct few_list l;
-    struct few_rounded r = {};
+    struct lists l;
     memset(&l, 0, sizeof l);
     size_t mark = arena_mark(&d->scratch);
     for (int i = 0; i < n; i++) {
         struct cu_product c = product_of(d, &p[i].out, p[i].w, x, n_group);
-        product(d, &l, &c, x, n_group, p[i].exact, &r);
+        product(d, &l, &c, x, n_group, p[i].exact);
     }
-    if (l.n)
-        run_list(d, &l);
+    if (l.few.n)
+        run_list(d, &l.few);
+    run_many(d, &l.many);
     arena_rewind(&d->scratch, mark);
 }
 

@@ -25,6 +25,7 @@
 #define LOAD_8X8_X2(r, p) emu_load_8x8(r, p, 2, false)
 #define LOAD_8X8_X4_TRANSPOSED(r, p) emu_load_8x8(r, p, 4, true)
 #define BF16_PAIR(r, a, b) ((r) = bf16_code(a) | bf16_code(b) << 16)
+#define F16_PAIR(r, a, b) ((r) = emu_f16_code(a) | emu_f16_code(b) << 16)
 #define BF16_TIMES(r, a, b) ((r) = emu_bf16_times(a, b))
 #else
 #define MMA_S8(d, a, b, c)                                                                  \
@@ -56,6 +57,7 @@
                  : "=r"((r)[0]), "=r"((r)[1]), "=r"((r)[2]), "=r"((r)[3])                   \
                  : "r"(SHARED_AT(p)))
 #define BF16_PAIR(r, a, b) asm("cvt.rn.bf16x2.f32 %0, %2, %1;" : "=r"(r) : "f"(a), "f"(b))
+#define F16_PAIR(r, a, b) asm("cvt.rn.f16x2.f32 %0, %2, %1;" : "=r"(r) : "f"(a), "f"(b))
 #define BF16_TIMES(r, a, b)                                                                 \
     asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(0x80008000))
 #endif

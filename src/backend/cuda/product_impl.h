@@ -128,6 +128,10 @@ void cuda_product_many(struct dev *d, const struct cu_product *p, int n_job);
 void cuda_product_few_exact(struct dev *d, const struct cu_product *p, int n_job);
 void cuda_product_many_exact(struct dev *d, const struct cu_product *p, int n_job);
 
+/* gemm_f16.cu: n products of one x with many rows, each of a kind that it takes. */
+bool cuda_takes_f16(const struct cu_product *p);
+void cuda_products_f16(struct dev *d, const struct cu_product *p, int n);
+
 static inline struct cu_weights weights_of(const struct tensor *w)
 {
     return { (const uint8_t *)w->data, w->scale, w->pitch, w->scale_pitch };

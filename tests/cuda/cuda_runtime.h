@@ -300,6 +300,21 @@ static inline int __dp4a(int a, int b, int c)
     return c + (int8_t)(a >> 16) * (int8_t)(b >> 16) + (a >> 24) * (b >> 24);
 }
 
+static inline unsigned __dp4a(unsigned a, unsigned b, unsigned c)
+{
+    for (int i = 0; i < 32; i += 8)
+        c += (a >> i & 255) * (b >> i & 255);
+    return c;
+}
+
+/* dp4a.u32.s32 */
+static inline int emu_dp4a_plus(int a, int b, int c)
+{
+    for (int i = 0; i < 32; i += 8)
+        c += (uint8_t)(a >> i) * (int8_t)(b >> i);
+    return c;
+}
+
 /* d := a b + c, 16 x 32 times 32 x 8, signed bytes, as the fragments of mma.m16n8k32 lie in lanes:
  * of every row or column four lanes hold four bytes each, and four each 16 bytes further on. */
 static inline void emu_mma_s8(int d[4], const uint32_t a[4], const uint32_t b[2], int c)

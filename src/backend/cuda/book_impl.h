@@ -16,10 +16,10 @@ __host__ __device__ __forceinline__ constexpr int book_bytes(int type)
     return type == DT_IQ2_XXS ? BOOK_SIGNS + 128 * BOOK_ENTRY : 0;
 }
 
-/* This lane's copy of the entry at `at`. */
+/* The copy of an entry that is `at` bytes from the book's beginning. */
 __device__ __forceinline__ uint32_t book_entry(const uint8_t *book, uint32_t at)
 {
-    return *(const uint32_t *)(book + (at | (uint32_t)(LANE * 4)));
+    return *(const uint32_t *)(book + at);
 }
 
 /* Magnitudes are 8, 25 and 43. */

@@ -91,15 +91,15 @@ template <int block> __global__ void __launch_bounds__(THREADS) pack_few_kernel(
     wait_for_last();
     const float *x = (const float *)(p.from + blockIdx.y * p.pitch) + (size_t)blockIdx.z * p.k;
     uint8_t *to = p.to + ((size_t)blockIdx.z * p.n + blockIdx.y) * p.to_pitch;
-    round_spans<block, block == 256, span_fours(block)>(
-        x, (int)blockIdx.x * N_WARP + WARP_ID, p.k, has_fours(p.from, p.pitch, p.k),
-        (struct cu_record *)(void *)to);
+    bool wide = is_aligned(p.from, p.pitch, 16);
+    round_spans<block, block == 256, 1>(x, (int)blockIdx.x * N_WARP + WARP_ID, p.k, wide,
+                                        (struct cu_record *)(void *)to);
 }
 
 void cuda_pack_few(struct dev *d, const struct cu_pack *p, int n_group)
 {
-    size_t span = (size_t)span_fours(p->block) * 4 * WARP;
-    dim3 grid(blocks_for((size_t)p->k, span * (THREADS / WARP)), (unsigned)p->n, (unsigned)n_group);
+    dim3 grid(blocks_for((size_t)p->k, SPAN * (THREADS / WARP)), (unsigned)p->n,
+              (unsigned)n_group);
     if (p->block == 32)
         LAUNCH_EARLY(d, pack_few_kernel<32>, grid, THREADS, 0, *p);
     else

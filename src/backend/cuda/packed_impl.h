@@ -3,26 +3,8 @@
 #ifndef DS_PACKED_IMPL_H
 #define DS_PACKED_IMPL_H
 
+#include "times_impl.h"
 #include "walk_impl.h"
-
-__device__ __forceinline__ constexpr bool has_minima(int type)
-{
-    return type == DT_Q2_K || type == DT_Q4_K;
-}
-
-template <int type>
-__device__ __forceinline__ float unit_times(const struct cu_unit *w, const int *x, float d,
-                                            const int16_t *x_sum, float sum)
-{
-    int s = 0;
-#pragma unroll
-    for (int i = 0; i < 8; i++)
-        s = __dp4a(w->q[i], x[i], s);
-    sum = fmaf(w->d * d, (float)s, sum);
-    if (has_minima(type))
-        sum = fmaf(-(w->dm * d), (float)(w->m[0] * x_sum[0] + w->m[1] * x_sum[1]), sum);
-    return sum;
-}
 
 /* sum[h][i] plus a lane's share of two rows of a tile's pieces times row i of x. */
 template <int type, int n_x>
@@ -42,7 +24,7 @@ __device__ __forceinline__ void tile_add(const struct cu_few *f, const struct cu
             size_t row = (size_t)(tile_row(walk, at.tile, q + h) + f->row0);
             s.scale = m->scale + row * m->scale_pitch + at.chunk * (CHUNK / UNIT);
         }
-        pair_load<type>(&s, p, from + UNIT < k, w[h]);
+        pair_load<type, true>(&s, p, from + UNIT < k, w[h]);
     }
     const struct cu_record *record =
         (const struct cu_record *)(shared + book_bytes(type)) + from / RECORD;
@@ -58,11 +40,14 @@ __device__ __forceinline__ void tile_add(const struct cu_few *f, const struct cu
     }
 }
 
-__device__ __forceinline__ float lane_sum(float x, int lanes)
+/* The sum of all a to the lower half of a row's lanes, that of all b to the upper one. */
+__device__ __forceinline__ float two_sums(float a, float b, int lanes)
 {
+    bool up = LANE & lanes / 2;
+    float x = (up ? b : a) + __shfl_xor_sync(ALL_LANES, up ? a : b, lanes / 2);
     if (lanes == WARP)
-        x += __shfl_xor_sync(ALL_LANES, x, WARP / 2);
-    return lanes_sum<WARP / 2>(x);
+        x += __shfl_xor_sync(ALL_LANES, x, WARP / 4);
+    return lanes_sum<WARP / 4>(x);
 }
 
 __device__ __forceinline__ float gated(const struct cu_few *f, float a, float b)
@@ -78,19 +63,17 @@ __device__ __forceinline__ void tile_out(const struct cu_few *f, const struct cu
                                          int tile, float (*sum)[n_x])
 {
     bool gate = walk->each < walk->tile_rows;
-    int r = tile * walk->each + (gate ? walk->q / 2 : walk->q);
+    int half = walk->lanes / 2, h = !gate && walk->p >= half;
+    int r = tile * walk->each + (gate ? walk->q / 2 : walk->q + h);
 #pragma unroll
     for (int i = 0; i < n_x; i++) {
         if (i >= f->n)
             break;
-        float a = lane_sum(sum[0][i], walk->lanes), b = lane_sum(sum[1][i], walk->lanes);
-        float *out = f->out + (size_t)i * f->out_pitch + r;
+        float x = two_sums(sum[0][i], sum[1][i], walk->lanes);
+        float up = gate ? __shfl_xor_sync(ALL_LANES, x, half) : 0;
         sum[0][i] = sum[1][i] = 0;
-        if (walk->p || r >= walk->rows)
-            continue;
-        out[0] = gate ? gated(f, a, b) : a;
-        if (!gate && r + 1 < walk->rows)
-            out[1] = b;
+        if (walk->p == h * half && r < walk->rows)
+            f->out[(size_t)i * f->out_pitch + r] = gate ? gated(f, x, up) : x;
     }
 }
 
@@ -136,10 +119,10 @@ __device__ __forceinline__ void few_packed(const struct cu_few *f, int block,
             copy_wait(stages - 1);
         __syncwarp();
         tile_add<type, n_x>(f, &walk, at, ring + s * stage, shared, sum);
-        if (at.chunk == walk.n_chunk - 1)
-            tile_out<n_x>(f, &walk, at.tile, sum);
         __syncwarp();
         ask_pieces(&walk, &ask, ring + s * stage, bar + s);
+        if (at.chunk == walk.n_chunk - 1)
+            tile_out<n_x>(f, &walk, at.tile, sum);
         s = s + 1 < stages ? s + 1 : 0;
         phase ^= s == 0;
     }

@@ -28,7 +28,7 @@ __device__ __forceinline__ void pair_q8_0(const uint32_t *w, struct cu_unit *out
     }
 }
 
-/* p: of 256 elements; j: which of four pairs. They share their bytes. */
+/* w: of 256 elements; j: which of four pairs. They share their bytes. */
 __device__ __forceinline__ void pair_q2_k(const uint32_t *w, int j, struct cu_unit *out)
 {
     uint32_t scale = w[j];
@@ -42,6 +42,28 @@ __device__ __forceinline__ void pair_q2_k(const uint32_t *w, int j, struct cu_un
         for (int i = 0; i < 8; i++)
             out[h].q[i] = (int)((w[4 + j / 2 * 8 + i] >> (j % 2 * 4 + 2 * h) & 0x03030303) *
                                 (scale >> (16 * h + i / 4 * 8) & 15));
+    }
+}
+
+/* The same for dp4a_plus(): the bits of q stay where they are, `shift` too high, and scales wait
+ * for the sum, which is the same whole number for half of the instructions. */
+__device__ __forceinline__ void pair_q2_k_late(const uint32_t *w, int j, struct cu_unit *out)
+{
+    uint32_t scale = w[j];
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        out[h].d = half_at(w[20], 0);
+        out[h].dm = half_at(w[20], 1);
+        out[h].shift = j % 2 * 4 + 2 * h;
+        uint32_t mine = 0x03030303u << out[h].shift;
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            out[h].scale[i] = (int)(scale >> (16 * h + 8 * i) & 15);
+            out[h].m[i] = (int)(scale >> (16 * h + 8 * i + 4) & 15);
+        }
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            out[h].q[i] = (int)(w[4 + j / 2 * 8 + i] & mine);
     }
 }
 
@@ -79,17 +101,18 @@ __device__ __forceinline__ void pair_iq2_xxs(const uint8_t *row, int p, const ui
         out[h].d = d * (float)((rest >> 28) * 2 + 1);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            uint32_t size = (i ? index >> (8 * i - 7) : index << 7) & 255 * BOOK_ENTRY;
+            uint32_t size = __dp4a(index, (uint32_t)BOOK_ENTRY << 8 * i, (uint32_t)LANE * 4);
             uint32_t sign = (i ? rest >> (7 * i - 7) : rest << 7) & 127 * BOOK_ENTRY;
-            uint32_t eight = book_entry(book, size) | book_entry(book + BOOK_SIGNS, sign);
+            uint32_t eight = book_entry(book, size) +
+                             book_entry(book + BOOK_SIGNS, sign | (uint32_t)LANE * 4);
             out[h].q[2 * i] = book_four(eight);
             out[h].q[2 * i + 1] = book_four(eight >> 16);
         }
     }
 }
 
-/* Pair p of a piece; `both`: it has two units. */
-template <int type>
+/* Pair p of a piece; `both`: it has two units. late: for times_impl.h. */
+template <int type, bool late = false>
 __device__ __forceinline__ void pair_load(const struct cu_piece *s, int p, bool both,
                                           struct cu_unit *out)
 {
@@ -101,7 +124,12 @@ __device__ __forceinline__ void pair_load(const struct cu_piece *s, int p, bool 
     }
     switch (type) {
     case DT_Q8_0: pair_q8_0((const uint32_t *)(s->row + p * 68), out); break;
-    case DT_Q2_K: pair_q2_k((const uint32_t *)(s->row + p / 4 * 84), p % 4, out); break;
+    case DT_Q2_K:
+        if (late)
+            pair_q2_k_late((const uint32_t *)(s->row + p / 4 * 84), p % 4, out);
+        else
+            pair_q2_k((const uint32_t *)(s->row + p / 4 * 84), p % 4, out);
+        break;
     case DT_Q4_K: pair_q4_k((const uint32_t *)(s->row + p / 4 * 144), p % 4, out); break;
     case DT_IQ2_XXS: pair_iq2_xxs(s->row, p, s->book, out); break;
     default:

@@ -17,114 +17,95 @@ struct alignas(16) cu_record {
 };
 
 #define RECORD 64 /* elements */
-#define AHEAD 4   /* fours that a lane asks for at once */
+#define SPAN 256  /* elements that a warp rounds at a time: eight neighbours of a lane */
+#define AHEAD 2   /* spans that it asks for at once */
 
 __host__ __device__ __forceinline__ int n_record(int k)
 {
     return (k + RECORD - 1) / RECORD;
 }
 
-/* Four neighbours of a lane, `n` of which exist. */
-__device__ __forceinline__ float4 four_floats(const float *x, int n)
+/* Four numbers times `by`, rounded to whole ones (halves to even ones), as bytes: the sum with
+ * 1.5 * 2^23 is whole and ends in them. */
+__device__ __forceinline__ uint32_t whole_four(float4 x, float by)
 {
-    return { n > 0 ? x[0] : 0, n > 1 ? x[1] : 0, n > 2 ? x[2] : 0, n > 3 ? x[3] : 0 };
+    const float whole = 12582912;
+    uint32_t a = __float_as_uint(x.x * by + whole), b = __float_as_uint(x.y * by + whole);
+    uint32_t c = __float_as_uint(x.z * by + whole), d = __float_as_uint(x.w * by + whole);
+    return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
 }
 
-/* The largest size, as bits, over groups of `width` lanes. Bits of |x| order as the numbers do,
- * with infinity and NaN on top. */
-template <int width> __device__ __forceinline__ uint32_t lanes_top(const float4 *x, int n)
+/* The largest size, as bits, of eight numbers of each of `width` lanes. Bits of |x| order as
+ * numbers do, with infinity and NaN on top. */
+template <int width> __device__ __forceinline__ uint32_t lanes_top(const float4 *x)
 {
     uint32_t top = 0;
-    for (int h = 0; h < n; h++)
-        for (int i = 0; i < 4; i++)
-            top = max(top, __float_as_uint((&x[h].x)[i]) & 0x7fffffff);
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        top = max(top, __float_as_uint((&x[i / 4].x)[i % 4]) & 0x7fffffff);
+#pragma unroll
     for (int i = width / 2; i > 0; i /= 2)
         top = max(top, __shfl_xor_sync(ALL_LANES, top, i));
     return top;
 }
 
-/* Four elements from `at` on, of a block whose largest has the size `top`. Sums: for minima. */
-template <bool sums>
-__device__ __forceinline__ void round_four(float4 x, uint32_t top, struct cu_record *row, int at,
-                                           int k)
+/* A lane's eight, from `at` on. Sums: for minima. */
+template <int block, bool sums>
+__device__ __forceinline__ void round_eight(const float4 *x, int at, int k, struct cu_record *row)
 {
+    uint32_t top = lanes_top<block / 8>(x);
     bool bad = top >= 0x7f800000, zero = bad || top < 0x0d800000; /* 2^-100 */
     float inverse = 127 / __uint_as_float(top);
-    uint32_t q = 0;
+    uint32_t low = zero ? 0 : whole_four(x[0], inverse);
+    uint32_t high = zero ? 0 : whole_four(x[1], inverse);
     int total = 0;
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        int v = zero ? 0 : (int)rintf((&x.x)[i] * inverse);
-        q |= (uint32_t)(v & 255) << 8 * i;
-        total += v;
-    }
     if (sums) {
+        total = __dp4a((int)low, 0x01010101, __dp4a((int)high, 0x01010101, 0));
         total += __shfl_xor_sync(ALL_LANES, total, 1);
-        total += __shfl_xor_sync(ALL_LANES, total, 2);
     }
     if (at >= n_record(k) * RECORD)
         return;
-    struct cu_record *to = row + at / RECORD;
+    struct cu_record *to = row + (unsigned)at / RECORD;
     int in = at % RECORD;
-    ((uint32_t *)to->q)[in / 4] = q;
+    ((uint2 *)to->q)[(unsigned)in / 8] = { low, high };
     if (sums && in % 16 == 0)
-        to->sum[in / 16] = (int16_t)total;
+        to->sum[(unsigned)in / 16] = (int16_t)total;
     if (in % UNIT == 0)
-        to->d[in / UNIT] = bad ? __uint_as_float(0x7fc00000)
-                               : zero ? 0 : __uint_as_float(top) / 127;
+        to->d[(unsigned)in / UNIT] = bad ? __uint_as_float(0x7fc00000)
+                                         : zero ? 0 : __uint_as_float(top) / 127;
 }
 
-/* Fours that a lane has of a span, which is a block, or several. */
-__host__ __device__ __forceinline__ constexpr int span_fours(int block)
-{
-    return block == 32 ? 1 : 2;
-}
-
-/* Spans s0, s0 + FEW_WARPS.. of row x, each of all lanes' fours, `ahead` of them. Loads come before
- * their use, and fours move up to where one piece of code uses them. wide: fours are whole and
- * aligned. */
+/* Spans s0, s0 + FEW_WARPS.. of row x, `ahead` of them. Loads come before their use. wide: eights
+ * are aligned. */
 template <int block, bool sums, int ahead>
 __device__ __forceinline__ void round_spans(const float *x, int s0, int k, bool wide,
                                             struct cu_record *to)
 {
-    const int part = span_fours(block), span = 128 * part;
-    float4 four[ahead];
+    float4 four[ahead][2];
+    int at = s0 * SPAN + LANE * 8;
 #pragma unroll
-    for (int j = 0; j < ahead; j++) {
-        int at = (s0 + j / part * FEW_WARPS) * span + j % part * 128 + LANE * 4;
-        four[j] = { 0, 0, 0, 0 };
-        if (wide && at < k)
-            four[j] = *(const float4 *)(x + at);
+    for (int j = 0; j < 2 * ahead; j++) {
+        const float *from = x + at + j / 2 * FEW_WARPS * SPAN + j % 2 * 4;
+        bool there = at + j / 2 * FEW_WARPS * SPAN < k;
+        four[j / 2][j % 2] = { 0, 0, 0, 0 };
+        if (there && wide)
+            four[j / 2][j % 2] = *(const float4 *)from;
+        else if (there)
+            four[j / 2][j % 2] = { from[0], from[1], from[2], from[3] };
     }
-#pragma unroll 1
-    for (int a = 0, s = s0; a < ahead / part && s * span < k; a++, s += FEW_WARPS) {
-        int at = s * span + LANE * 4;
-        for (int h = 0; h < part && !wide; h++)
-            four[h] = four_floats(x + at + h * 128, k - at - h * 128);
-        uint32_t top = lanes_top<(block == 32 ? 8 : WARP)>(four, part);
 #pragma unroll
-        for (int h = 0; h < part; h++)
-            round_four<sums>(four[h], top, to, at + h * 128, k);
-#pragma unroll
-        for (int j = part; j < ahead; j++)
-            four[j - part] = four[j];
-    }
-}
-
-/* Four neighbours of a row are whole and aligned, for rows of k. */
-__device__ __forceinline__ bool has_fours(const void *x, size_t pitch, int k)
-{
-    return k % 4 == 0 && is_aligned(x, pitch, 16);
+    for (int j = 0; j < ahead; j++)
+        if ((s0 + j * FEW_WARPS) * SPAN < k)
+            round_eight<block, sums>(four[j], at + j * FEW_WARPS * SPAN, k, to);
 }
 
 /* The one row of x, by all warps of the block; to: [n_record(k)], zeros behind the end. */
 template <int block, bool sums>
 __device__ __forceinline__ void few_round(const struct cu_few *f, struct cu_record *to)
 {
-    const int part = span_fours(block), span = 128 * part;
-    bool wide = has_fours(f->x, f->x_pitch, f->k);
+    bool wide = is_aligned(f->x, f->x_pitch, 16);
 #pragma unroll 1
-    for (int s = (int)threadIdx.x / WARP; s * span < f->k; s += AHEAD / part * FEW_WARPS)
+    for (int s = (int)threadIdx.x / WARP; s * SPAN < f->k; s += AHEAD * FEW_WARPS)
         round_spans<block, sums, AHEAD>(few_x(f, 0), s, f->k, wide, to);
 }
 

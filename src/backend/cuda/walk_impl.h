@@ -43,7 +43,7 @@ struct cu_place {
 /* What of a product a warp needs again and again, in registers. */
 struct cu_walk {
     const uint8_t *w[2];         /* rows of even and of odd place in a tile */
-    size_t pitch[2];
+    uint32_t pitch[2];
     int rows, n_tile, n_chunk, piece, last; /* last: bytes of a row's last piece */
     int tile_rows, each;         /* each: rows of the product in a tile */
     int stride;                  /* from one of a warp's tiles to its next */
@@ -65,7 +65,7 @@ __device__ __forceinline__ struct cu_walk walk_of(const struct cu_few *f)
     bool narrow = p->tile_rows > 2;
     struct cu_walk walk = {
         { f->w.data + (size_t)f->row0 * f->w.pitch, odd->data + (size_t)f->row0 * odd->pitch },
-        { f->w.pitch, odd->pitch }, f->rows, p->n_tile, p->n_chunk, p->piece,
+        { (uint32_t)f->w.pitch, (uint32_t)odd->pitch }, f->rows, p->n_tile, p->n_chunk, p->piece,
         (int)f->row_bytes - (p->n_chunk - 1) * p->piece, p->tile_rows,
         f->up.data ? p->tile_rows / 2 : p->tile_rows, f->n_block * FEW_WARPS,
         narrow ? WARP / 2 : WARP, narrow ? LANE / (WARP / 2) * 2 : 0,
@@ -91,8 +91,8 @@ __device__ __forceinline__ int tile_row(const struct cu_walk *walk, int tile, in
 
 __device__ __forceinline__ const uint8_t *row_at(const struct cu_walk *walk, int tile, int q)
 {
-    size_t row = (size_t)tile_row(walk, tile, q);
-    return q % 2 ? walk->w[1] + row * walk->pitch[1] : walk->w[0] + row * walk->pitch[0];
+    size_t row = (size_t)tile_row(walk, tile, q), pitch = q % 2 ? walk->pitch[1] : walk->pitch[0];
+    return (q % 2 ? walk->w[1] : walk->w[0]) + row * pitch;
 }
 
 /* What to ask for next; from: of the lane's own row of the tile, if it has one. */

@@ -315,21 +315,6 @@ static inline int emu_dp4a_plus(int a, int b, int c)
     return c;
 }
 
-/* d := a b + c, 16 x 32 times 32 x 8, signed bytes, as the fragments of mma.m16n8k32 lie in lanes:
- * of every row or column four lanes hold four bytes each, and four each 16 bytes further on. */
-static inline void emu_mma_s8(int d[4], const uint32_t a[4], const uint32_t b[2], int c)
-{
-    int mine[6] = { (int)a[0], (int)a[1], (int)a[2], (int)a[3], (int)b[0], (int)b[1] };
-    int (*all)[8] = emu_exchange(mine, 6), lane = emu.now->id % 32;
-    for (int i = 0; i < 4; i++) {
-        int row = lane / 4 + i / 2 * 8, col = lane % 4 * 2 + i % 2;
-        d[i] = c;
-        for (int k = 0; k < 8; k++)
-            d[i] = __dp4a(all[row % 8 * 4 + k % 4][row / 8 + k / 4 * 2],
-                          all[col * 4 + k % 4][4 + k / 4], d[i]);
-    }
-}
-
 static inline float emu_bf16(uint32_t code)
 {
     float x;

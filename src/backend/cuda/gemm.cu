@@ -1,26 +1,18 @@
-/* gemm.cu - products with many rows of activations, rounded to eight bits: tiles of 128 rows of
- * weights times 128 of activations. A turn takes 128 elements further: its weights are unpacked;
- * then, while tensor cores multiply signed bytes (m16n8k32), the next turn's weights and
- * activations arrive by themselves. Sums over 32 elements are exact, steps are applied to them in
- * float32. */
-#include "mma_impl.h"
-#include "pair_impl.h"
+/* gemm.cu - packed weights times many rows of activations, both as bfloat16. A warp has 32 rows of
+ * weights and all 128 columns of its block's activations. Weights as they lie in memory and
+ * activations arrive by themselves, some turns of 64 elements ahead; a lane makes its operands of
+ * the weights in registers, right where the tensor cores want them. Of two warps that share a
+ * scheduler one does so before the turn's products, the other after them, for the next turn. */
+#include "halves_impl.h"
 #include "product_impl.h"
+#include "sixteen_impl.h"
 
-#define TILE GROUP_TILE
-#define SLOTS 4 /* units of a turn */
-#define DEPTH (SLOTS * UNIT)
-#define PITCH (DEPTH + 16) /* eight rows are in different banks; minima and sums lie between */
-#define THREADS 256
-#define PAIRS 4 /* of a warp's columns, sixteen each */
-#define COPIES 8 /* of a codebook's entry, so that lanes meet different banks */
-
-/* A turn's bytes and steps. A warp has 32 rows of weights; the steps of l, l + 8, l + 16, l + 24 of
- * them are neighbours, and so are those of columns l, l + 1, l + 8, l + 9: what a lane needs. */
-struct inputs {
-    int8_t x[TILE][PITCH];
-    float x_d[SLOTS][TILE];
-};
+#define COLS GROUP_TILE
+#define DEPTH HALVES
+#define ROWS 32         /* of a warp */
+#define EACH 4          /* of them a lane has */
+#define MAX_WARPS 8
+#define GROUPS (COLS / 16)
 
 __host__ __device__ __forceinline__ constexpr int block_bytes(int type)
 {
@@ -28,324 +20,263 @@ __host__ __device__ __forceinline__ constexpr int block_bytes(int type)
          : type == DT_Q2_K ? 84 : type == DT_Q4_K ? 144 : 66;
 }
 
-/* Of a row in a turn, at most, from where 16 bytes begin to where they end. */
+/* Turns whose weights are copied together: of blocks of 256 all four. */
+__host__ __device__ __forceinline__ constexpr int span_turns(int type)
+{
+    return act_block(type) == 256 ? 4 : 1;
+}
+
+__host__ __device__ __forceinline__ constexpr int span_bytes(int type)
+{
+    return block_bytes(type) * (act_block(type) == 256 ? 1 : DEPTH / UNIT);
+}
+
+/* Of a row's span, at most, from where 16 bytes begin to where they end. */
 __host__ __device__ __forceinline__ constexpr int pieces_of(int type)
 {
-    return (block_bytes(type) * (act_block(type) == 32 ? SLOTS : 1) + 15 + 15) / 16;
+    return (span_bytes(type) + 15 + 15) / 16;
 }
 
-template <int type> struct tile {
-    int8_t w[TILE][PITCH];
-    float w_d[SLOTS + 1][TILE];
-    struct inputs inputs[2]; /* of a turn, and of the next one on their way */
-    uint8_t raw[TILE][16 * (pieces_of(type) | 1)]; /* the next turn's weights, as in memory */
-    const uint8_t *x[TILE];  /* rows of activations */
-    float *out[TILE];
-    uint32_t size[type == DT_IQ2_XXS ? 256 : 1][COPIES], sign[type == DT_IQ2_XXS ? 128 : 1][COPIES];
+/* From row to row: rows lie in different banks. */
+__host__ __device__ __forceinline__ constexpr int raw_pitch(int type)
+{
+    return 16 * (pieces_of(type) | 1);
+}
+
+struct outer {
+    const uint8_t *x[COLS]; /* rows of activations, of results */
+    float *out[COLS];
 };
 
-template <int type> __device__ __forceinline__ bool has_min()
-{
-    return type == DT_Q2_K || type == DT_Q4_K;
-}
-
-__device__ __forceinline__ int row_place(int r)
-{
-    return r / 32 * 32 + r % 8 * 4 + r % 32 / 8;
-}
-
-__device__ __forceinline__ int col_place(int i)
-{
-    return i / 16 * 16 + i % 8 / 2 * 4 + i % 16 / 8 * 2 + i % 2;
-}
-
-/* ---- what a turn needs ---------------------------------------------------------------------- */
-
-/* n rows. What lies behind a row's end is multiplied by steps of zero. */
-template <int type>
-__device__ __forceinline__ void fetch_inputs(struct tile<type> *t, int k, int n, int turn)
-{
-    const int block = act_block(type), chunks = DEPTH / 16, steps = block == 32 ? SLOTS : 1;
-    struct inputs *to = &t->inputs[turn % 2];
-    int thread = (int)threadIdx.x, chunk = thread % chunks * 16, at = turn * DEPTH + chunk;
-#pragma unroll
-    for (int i = thread / chunks; i < TILE; i += THREADS / chunks)
-        if (i < n && at < k)
-            COPY_ASYNC(&to->x[i][chunk], t->x[i] + at, 16, true);
-    int step = thread % steps, b = turn * DEPTH / block + step;
-    bool there = b * block < k;
-#pragma unroll
-    for (int i = thread / steps; i < TILE; i += THREADS / steps)
-        if (i < n)
-            COPY_ASYNC(&to->x_d[step][col_place(i)], many_d(t->x[i], k, there ? b : 0), 4, there);
-    if (has_min<type>() && thread < n) /* low halves, then high ones */
-        COPY_ASYNC(&to->x[thread][DEPTH], many_sums(t->x[thread], k, turn / 2) + turn % 2 * 16, 16,
-                   true);
-}
-
-/* The minima of 256 elements by sixteens: dm * m. */
-struct cu_minima {
-    int m[4]; /* signed bytes, four each */
-    float dm;
+/* What a block's threads share: the pointers, the codebook, `stages` turns of activations, and
+ * weights of one turn more, of two spans where they last four turns. */
+struct shared {
+    struct outer *outer;
+    struct book *book;
+    struct half_row *x;
+    uint8_t *raw;
 };
 
-__device__ __forceinline__ void minima_load(int type, const uint8_t *p, struct cu_minima *out)
+__host__ __device__ __forceinline__ constexpr int spans_of(int type, int stages)
 {
-    out->dm = f16_at(type == DT_Q2_K ? p + 82 : p + 2);
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        if (type == DT_Q2_K) {
-            out->m[i] = (int)(load32(p + 4 * i) >> 4 & 0x0f0f0f0f);
-            continue;
-        }
-        int scale, min[2];
-        q4_k_scales(p + 4, 2 * i, &scale, &min[0]);
-        q4_k_scales(p + 4, 2 * i + 1, &scale, &min[1]);
-        out->m[i] = min[0] * 0x0101 | min[1] * 0x01010000;
-    }
+    return span_turns(type) == 1 ? stages + 1 : 2;
 }
 
-/* A turn's weights in their row: blocks that hold any of its elements. */
-template <int type> __device__ __forceinline__ void raw_span(int turn, int k, int *from, int *n)
+/* Where a span lies; stages are 2 or 4. */
+template <int type> __device__ __forceinline__ int span_slot(int span, int stages)
 {
-    const int block = act_block(type), bytes = block_bytes(type);
-    int first = turn * DEPTH / block, end = (turn * DEPTH + DEPTH + block - 1) / block;
-    *from = first * bytes;
-    *n = (end < k / block ? end : k / block) * bytes - *from;
+    return stages == 2 ? span % spans_of(type, 2) : span % spans_of(type, 4);
 }
 
-/* Neighbouring lanes fetch neighbouring pieces; from: the tile's first row; n_row: rows it has. */
+static size_t shared_bytes(int type, int rows, int stages)
+{
+    return sizeof(struct outer) + (type == DT_IQ2_XXS ? sizeof(struct book) : 0) +
+           (size_t)stages * COLS * sizeof(struct half_row) +
+           (size_t)(spans_of(type, stages) * rows * raw_pitch(type));
+}
+
 template <int type>
-__device__ __forceinline__ void fetch_weights(struct tile<type> *t, const struct cu_src *first,
-                                              size_t pitch, int n_row, int k, int turn)
+__device__ __forceinline__ struct shared shared_at(struct outer *first, int stages)
 {
-    const int lanes = pieces_of(type) > 8 ? 16 : 8;
-    int from, n, piece = (int)threadIdx.x % lanes, r = (int)threadIdx.x / lanes;
-    raw_span<type>(turn, k, &from, &n);
-    const uint8_t *at = first->row + from + (size_t)r * pitch + piece * 16;
-#pragma unroll
-    for (int i = 0; i < TILE * lanes / THREADS; i++, r += THREADS / lanes) {
+    struct shared s;
+    s.outer = first;
+    s.book = (struct book *)(first + 1);
+    s.x = (struct half_row *)(s.book + (type == DT_IQ2_XXS ? 1 : 0));
+    s.raw = (uint8_t *)(s.x + stages * COLS);
+    return s;
+}
+
+/* ---- copies --------------------------------------------------------------------------------- */
+
+struct block {
+    int stages, k, n; /* activation rows */
+    int n_row;
+    const uint8_t *w; /* the first row */
+    size_t pitch;
+};
+
+/* What lies behind a row's end is zero. */
+__device__ __forceinline__ void copy_x(const struct shared *s, const struct block *b, int turn)
+{
+    struct half_row *to = s->x + (turn & (b->stages - 1)) * COLS;
+    int eight = (int)threadIdx.x % EIGHTS, at = turn * DEPTH + eight * 8;
+    bool there = at < b->k;
+#pragma unroll 4
+    for (int i = (int)threadIdx.x / EIGHTS; i < b->n; i += (int)blockDim.x / EIGHTS)
+        copy_16_or_zeros(half_place(to, i, eight), s->outer->x[i] + (there ? 2 * at : 0), there);
+}
+
+/* Neighbouring lanes copy neighbouring pieces. */
+template <int type>
+__device__ __forceinline__ void copy_w(const struct shared *s, const struct block *b, int turn)
+{
+    const int lanes = pieces_of(type) > 8 ? 16 : 8, bytes = span_bytes(type);
+    int span = turn / span_turns(type), from = span * bytes, rows = (int)blockDim.x;
+    int all = b->k / act_block(type) * block_bytes(type), n = min(all - from, bytes);
+    int piece = (int)threadIdx.x % lanes * 16, r = (int)threadIdx.x / lanes;
+    uint8_t *to = s->raw + span_slot<type>(span, b->stages) * rows * raw_pitch(type) + piece;
+    const uint8_t *at = b->w + from + (size_t)r * b->pitch + piece;
+#pragma unroll 4
+    for (int i = 0; i < lanes; i++, r += rows / lanes, at += b->pitch * (size_t)(rows / lanes)) {
         int before = (int)((uintptr_t)at % 16);
-        if (r < n_row && piece * 16 < n + before)
-            COPY_ASYNC(&t->raw[r][piece * 16], at - before, 16, true);
-        at += pitch * (THREADS / lanes);
+        if (r < b->n_row && piece < n + before)
+            copy_16(to + r * raw_pitch(type), at - before);
     }
 }
 
-/* The codebook of IQ2_XXS as in pair_impl.h, with fewer copies. */
-__device__ __forceinline__ void fill_book(struct tile<DT_IQ2_XXS> *t,
-                                          const struct cu_tables *tables)
-{
-    static_assert(THREADS == 256, "a thread for each entry");
-    uint32_t i = threadIdx.x, eight = eight_signs(i), sign = 0;
-    uint64_t grid = tables->iq2_xxs[i];
-    uint32_t size = low_nibbles((uint32_t)grid >> 4) | low_nibbles((uint32_t)(grid >> 36)) << 16;
-    for (int j = 0; j < 8; j++)
-        sign |= (eight >> j & 1) << (4 * j + 2);
-    for (uint32_t j = 0; j < COPIES; j++) {
-        t->size[i][(i + j) % COPIES] = size;
-        if (i < 128)
-            t->sign[i][(i + j) % COPIES] = sign;
-    }
-}
-
-/* Pair j of a block, at any address. */
-__device__ __forceinline__ void unpack_iq2_xxs(const struct tile<DT_IQ2_XXS> *t,
-                                               const uint8_t *block, int j, struct cu_unit *out)
-{
-    float d = f16_at(block) * .125f;
-    uintptr_t at = (uintptr_t)(block + 2 + 16 * j);
-    const uint32_t *w = (const uint32_t *)(at & ~(uintptr_t)3);
-    unsigned by = (unsigned)(at & 3) * 8;
-#pragma unroll
-    for (int h = 0; h < 2; h++, w += 2) {
-        uint32_t index = __funnelshift_r(w[0], w[1], by);
-        uint32_t rest = __funnelshift_r(w[1], w[2], by);
-        out[h].d = d * (float)((rest >> 28) * 2 + 1);
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            uint32_t eight = t->size[index >> 8 * i & 255][LANE % COPIES] |
-                             t->sign[rest >> 7 * i & 127][LANE % COPIES];
-            out[h].q[2 * i] = book_four(eight);
-            out[h].q[2 * i + 1] = book_four(eight >> 16);
-        }
-    }
-}
-
-/* Pair p of what lies at row. */
+/* A turn's activations, and the next one's weights: some warps unpack those before its end. */
 template <int type>
-__device__ __forceinline__ void unpack_pair(const struct tile<type> *t, const struct cu_src *row,
-                                            int p, struct cu_unit *out)
+__device__ __forceinline__ void copy_turn(const struct shared *s, const struct block *b, int turn)
 {
-    if constexpr (type == DT_IQ2_XXS) {
-        unpack_iq2_xxs(t, row->row, p, out);
-    } else if ((uintptr_t)row->row % 4 == 0) {
-        struct cu_piece piece = { row->row, row->scale, NULL };
-        pair_load<type>(&piece, p, true, out);
-    } else {
-        unit_load(type, row, 2 * p, &out[0]);
-        unit_load(type, row, 2 * p + 1, &out[1]);
-    }
+    if (turn * DEPTH < b->k)
+        copy_x(s, b, turn);
+    if ((turn + 1) * DEPTH < b->k && (turn + 1) % span_turns(type) == 0)
+        copy_w<type>(s, b, turn + 1);
+    copy_commit();
 }
 
-/* Two threads have a row's four units; src: the thread's row. Behind the weights' end steps are
- * zero. */
-template <int type>
-__device__ __forceinline__ void unpack_weights(struct tile<type> *t, const struct cu_src *src,
-                                               int k, int turn)
-{
-    const bool wide = act_block(type) == 256; /* a block has two turns */
-    int r = (int)threadIdx.x / 2, half = (int)threadIdx.x % 2, from, n;
-    raw_span<type>(turn, k, &from, &n);
-    struct cu_src row = { t->raw[r] + (uintptr_t)(src->row + from) % 16, src->scale, NULL };
-    if (type == DT_FP4)
-        row.scale += turn * SLOTS;
-    struct cu_unit w[2];
-    unpack_pair<type>(t, &row, half + (wide ? turn % 2 * 2 : 0), w);
-    int4 *to = (int4 *)(t->w[r] + half * 2 * UNIT);
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        int slot = 2 * half + i;
-        to[2 * i] = { w[i].q[0], w[i].q[1], w[i].q[2], w[i].q[3] };
-        to[2 * i + 1] = { w[i].q[4], w[i].q[5], w[i].q[6], w[i].q[7] };
-        t->w_d[slot][row_place(r)] = (turn * SLOTS + slot) * UNIT < k ? w[i].d : 0;
-    }
-    if (has_min<type>() && half == 0) {
-        struct cu_minima m;
-        minima_load(type, row.row, &m);
-        *(int4 *)(t->w[r] + DEPTH) = { m.m[0], m.m[1], m.m[2], m.m[3] };
-        t->w_d[SLOTS][row_place(r)] = turn % 2 ? -256 * m.dm : -m.dm;
-    }
-}
+/* ---- a turn --------------------------------------------------------------------------------- */
 
-/* ---- multiplying ---------------------------------------------------------------------------- */
-
-#define MAGIC 12582912.f /* 1.5 x 2^23: as whole numbers its bits plus s are the float MAGIC + s */
-
-/* 32 rows of weights of a slot: two tiles of sixteen. With s the sum of products,
- * (MAGIC + s) d - MAGIC d is s d, rounded once: what is subtracted has few bits. */
-struct left {
-    uint32_t q[2][4];
-    float d[4], off[4];
+/* Of a lane's rows, l / 4 + 8 i of the warp's: where the first lies, as far as it matters to
+ * sixteens, and where scales are. */
+struct mine {
+    uint32_t before[EACH];
+    const uint8_t *scale[EACH];
 };
 
 template <int type>
-__device__ __forceinline__ void load_left(struct left *a, const struct tile<type> *t, int slot,
-                                          int row)
+__device__ __forceinline__ void unpack(struct halves *a, const struct shared *s,
+                                       const struct block *b, const struct mine *m, int turn)
 {
-    const int8_t *q = &t->w[row + LANE % 16][slot * UNIT + LANE / 16 * 16];
-    float4 d = *(const float4 *)&t->w_d[slot][row + LANE / 4 * 4];
-    LOAD_8X8_X4(a->q[0], q);
-    LOAD_8X8_X4(a->q[1], q + 16 * PITCH);
-    a->d[0] = d.x, a->d[1] = d.y, a->d[2] = d.z, a->d[3] = d.w;
+    int span = turn / span_turns(type), warp = (int)threadIdx.x / WARP;
+    int row = span_slot<type>(span, b->stages) * (int)blockDim.x + warp * ROWS + LANE / 4;
+    int u = turn % span_turns(type) * 2 + LANE % 4 / 2, h = LANE % 2;
 #pragma unroll
-    for (int i = 0; i < 4; i++)
-        a->off[i] = -MAGIC * a->d[i];
+    for (int i = 0; i < EACH; i++) {
+        const uint8_t *p = s->raw + (row + 8 * i) * raw_pitch(type) +
+                           (m->before[i] + (uint32_t)(span * span_bytes(type))) % 16;
+        switch (type) {
+        case DT_Q8_0: sixteen_q8_0(p, u, h, a[i].two); break;
+        case DT_MXFP4: sixteen_mxfp4(p, u, h, a[i].two); break;
+        case DT_FP4:
+            sixteen_fp4(p, m->scale[i][min(turn * 2 + u, b->k / UNIT - 1)], u, h, a[i].two);
+            break;
+        case DT_Q2_K: sixteen_q2_k(p, u, h, a[i].two); break;
+        case DT_Q4_K: sixteen_q4_k(p, u, h, a[i].two); break;
+        default: sixteen_iq2_xxs(p, s->book, u, h, a[i].two);
+        }
+    }
+    if (act_block(type) == UNIT && (turn * 2 + u) * UNIT >= b->k) /* half a turn */
+        for (int i = 0; i < EACH * EIGHTS; i++)
+            a[i / EIGHTS].two[i % EIGHTS] = 0;
 }
 
-/* sum += a times sixteen columns of activations from col on. */
-__device__ __forceinline__ void multiply(float (*sum)[2][4], const struct left *a,
-                                         const struct inputs *t, int slot, int d_slot, int col)
+/* Sixteen columns at a time, the next ones on their way. */
+__device__ __forceinline__ void multiply(float (*sum)[2][2][4], const struct halves *a,
+                                         const struct half_row *x, int n)
 {
-    uint32_t b[4];
-    float4 four = *(const float4 *)&t->x_d[d_slot][col + LANE % 4 * 4];
-    float x_d[4] = { four.x, four.y, four.z, four.w };
-    LOAD_8X8_X4(b, &t->x[col + LANE / 16 * 8 + LANE % 8][slot * UNIT + LANE / 8 % 2 * 16]);
+    struct halves b[2][2];
+    half_load(&b[0][0], x, 0);
+    half_load(&b[0][1], x, 8);
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        int m = i % 2, n = i / 2, s[4];
-        MMA_S8(s, a->q[m], b + 2 * n, (int)__float_as_uint(MAGIC));
-#pragma unroll
-        for (int c = 0; c < 4; c++) {
-            int row = 2 * m + c / 2;
-            float y = fmaf(__uint_as_float((uint32_t)s[c]), a->d[row], a->off[row]);
-            sum[m][n][c] = fmaf(y, x_d[2 * n + c % 2], sum[m][n][c]);
+    for (int g = 0; g < GROUPS; g++) {
+        if (g * 16 >= n)
+            break;
+        if (g + 1 < GROUPS) {
+            half_load(&b[(g + 1) % 2][0], x, g * 16 + 16);
+            half_load(&b[(g + 1) % 2][1], x, g * 16 + 24);
         }
+        half_multiply_16<false, 2>(sum[g], a, b[g % 2]);
     }
 }
 
-/* A warp's part: 32 rows, and every other sixteen columns, so that few columns are shared
- * evenly. */
-template <int type>
-__device__ __forceinline__ void multiply_turn(float (*sum)[2][2][4], const struct tile<type> *t,
-                                              const struct inputs *in, int n)
+/* Until a turn's copies are there, which is when the last stages - 2 groups may be under way. */
+__device__ __forceinline__ void wait_for_turn(int stages)
 {
-    const int d_slots = act_block(type) == 32 ? SLOTS : 1;
-    int warp = (int)threadIdx.x / WARP, row = warp / 2 * 32;
-#pragma unroll
-    for (int slot = 0; slot < SLOTS + (has_min<type>() ? 1 : 0); slot++) {
-        struct left a;
-        load_left(&a, t, slot, row);
-        if (slot == SLOTS) /* sixteen minima: half the depth */
-            a.q[0][2] = a.q[0][3] = a.q[1][2] = a.q[1][3] = 0;
-#pragma unroll
-        for (int pair = 0; pair < PAIRS; pair++) {
-            int col = (2 * pair + warp % 2) * 16;
-            if (col < n)
-                multiply(sum[pair], &a, in, slot, slot < d_slots ? slot : 0, col);
-        }
-    }
+    if (stages == 2)
+        copy_wait(0);
+    else
+        copy_wait(2);
+    __syncthreads();
 }
 
 /* ---- kernel --------------------------------------------------------------------------------- */
 
-template <int type>
-__device__ __forceinline__ void store(const struct tile<type> *t, float (*sum)[2][2][4], int row0,
+__device__ __forceinline__ void store(const struct outer *o, float (*sum)[2][2][4], int row,
                                       int n_row, int n)
 {
-    int warp = (int)threadIdx.x / WARP;
 #pragma unroll
-    for (int pair = 0; pair < PAIRS; pair++)
+    for (int g = 0; g < GROUPS; g++)
 #pragma unroll
         for (int c = 0; c < 16; c++) {
-            int m = c / 8, i = (2 * pair + warp % 2) * 16 + c % 8 / 4 * 8 + LANE % 4 * 2 + c % 2;
-            int r = row0 + warp / 2 * 32 + m * 16 + c % 4 / 2 * 8 + LANE / 4;
+            int i = g * 16 + c / 4 % 2 * 8 + LANE % 4 * 2 + c % 2;
+            int r = row + c / 8 * 16 + c % 4 / 2 * 8 + LANE / 4;
             if (i < n && r < n_row)
-                t->out[i][r] = sum[pair][m][c % 8 / 4][c % 4];
+                o->out[i][r] = sum[g][c / 8][c / 4 % 2][c % 4];
         }
 }
 
 /* Grid: tiles of weights, tiles of activations, jobs; experts are told apart by the tiles. */
-template <int type> __global__ void __launch_bounds__(THREADS, 2) many_kernel(struct cu_product p)
+template <int type>
+__global__ void __launch_bounds__(MAX_WARPS *WARP) many_kernel(struct cu_product p, int stages)
 {
-    SHARED_DYNAMIC(struct tile<type>, t);
+    SHARED_DYNAMIC(struct outer, outer);
+    struct shared s = shared_at<type>(outer, stages);
     struct cu_job job;
-    int row0 = (int)blockIdx.x * TILE, i0, turns = (p.k + DEPTH - 1) / DEPTH;
-    float sum[PAIRS][2][2][4] = {};
+    struct halves a[EACH];
+    float sum[GROUPS][2][2][4] = {};
+    int warp = (int)threadIdx.x / WARP, rows = (int)blockDim.x, row0 = (int)blockIdx.x * rows, i0;
     if (!tile_at(&p, (int)blockIdx.y, &job, &i0))
         return;
-    int n = min(job.n - i0, TILE), n_row = min(p.rows - row0, TILE);
-    if ((int)threadIdx.x < n) {
-        t->x[threadIdx.x] = job_in(&p, &job, i0 + (int)threadIdx.x);
-        t->out[threadIdx.x] = job_out(&p, &job, i0 + (int)threadIdx.x);
+    struct block b = { stages, p.k, min(job.n - i0, COLS), min(p.rows - row0, rows),
+                       job_row(&p, &job, row0).row, job.w.pitch };
+    for (int i = (int)threadIdx.x; i < b.n; i += rows) {
+        outer->x[i] = job_in(&p, &job, i0 + i);
+        outer->out[i] = job_out(&p, &job, i0 + i);
     }
-    if constexpr (type == DT_IQ2_XXS)
-        fill_book(t, p.tables);
-    struct cu_src first = job_row(&p, &job, row0);
-    struct cu_src mine = job_row(&p, &job, row0 + min((int)threadIdx.x / 2, n_row - 1));
+    if (type == DT_IQ2_XXS)
+        book_write(s.book, p.tables);
+    struct mine m;
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+        int r = row0 + warp * ROWS + LANE / 4 + 8 * i;
+        struct cu_src src = job_row(&p, &job, r < p.rows ? r : p.rows - 1);
+        m.before[i] = (uint32_t)(uintptr_t)src.row;
+        m.scale[i] = src.scale;
+    }
     __syncthreads();
-    fetch_inputs<type>(t, p.k, n, 0);
-    fetch_weights<type>(t, &first, job.w.pitch, n_row, p.k, 0);
+    int turns = (p.k + DEPTH - 1) / DEPTH;
+    bool late = warp / 4 % 2;
+    copy_w<type>(&s, &b, 0);
+    for (int turn = 0; turn < stages - 1; turn++)
+        copy_turn<type>(&s, &b, turn);
     for (int turn = 0; turn < turns; turn++) {
-        COPY_WAIT();
-        __syncthreads();
-        unpack_weights<type>(t, &mine, p.k, turn);
-        __syncthreads();
-        if (turn + 1 < turns) {
-            fetch_inputs<type>(t, p.k, n, turn + 1);
-            fetch_weights<type>(t, &first, job.w.pitch, n_row, p.k, turn + 1);
-        }
-        multiply_turn<type>(sum, t, &t->inputs[turn % 2], n);
+        wait_for_turn(stages);
+        copy_turn<type>(&s, &b, turn + stages - 1);
+        if (!late || turn == 0)
+            unpack<type>(a, &s, &b, &m, turn);
+        multiply(sum, a, s.x + (turn & (stages - 1)) * COLS, b.n);
+        if (late && turn + 1 < turns)
+            unpack<type>(a, &s, &b, &m, turn + 1);
     }
-    store(t, sum, row0, p.rows, n);
+    store(outer, sum, row0 + warp * ROWS, p.rows, b.n);
 }
 
+/* Half as many warps where memory is short, or where a wide block for each multiprocessor would
+ * leave some without. */
 template <int type> static void many(struct dev *d, const struct cu_product *p, int n_job)
 {
-    dim3 grid(blocks_for((size_t)p->rows, TILE), tiles_of(p), (unsigned)n_job);
+    size_t room = cuda_of(d)->shared_max;
+    unsigned tiles = tiles_of(p) * (unsigned)n_job, warps = MAX_WARPS;
+    if (blocks_for((size_t)p->rows, warps * ROWS) * tiles < (unsigned)cuda_of(d)->n_multi ||
+        shared_bytes(type, (int)warps * ROWS, 2) > room)
+        warps /= 2;
+    int rows = (int)warps * ROWS, stages = shared_bytes(type, rows, 4) > room ? 2 : 4;
+    dim3 grid(blocks_for((size_t)p->rows, (size_t)rows), tiles_of(p), (unsigned)n_job);
     (void)cudaFuncSetAttribute(many_kernel<type>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               (int)sizeof(struct tile<type>));
-    LAUNCH(d, many_kernel<type>, grid, THREADS, sizeof(struct tile<type>), *p);
+                               (int)shared_bytes(type, rows, stages));
+    LAUNCH(d, many_kernel<type>, grid, (unsigned)rows, shared_bytes(type, rows, stages), *p,
+           stages);
 }
 
 void cuda_product_many(struct dev *d, const struct cu_product *p, int n_job)

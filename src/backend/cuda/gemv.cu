@@ -235,20 +235,17 @@ static void add_groups(struct dev *d, struct few_list *l, const struct cu_produc
 
 /* ---- ops ----------------------------------------------------------------------------------- */
 
-/* Activations of all groups lie side by side: rounded as rows of n_group * k elements would mix
- * their steps, so every group of a row becomes a row of its own. */
-static bool pack_groups(struct dev *d, struct cu_product *p, const struct tensor *x, int n_group)
+/* Groups lie side by side in a row. */
+static bool pack_groups(struct dev *d, struct cu_product *p, const struct tensor *x)
 {
-    int block = act_block(p->type);
-    size_t bytes = act_bytes(block, p->k), rows = (size_t)x->rows;
-    uint8_t *to = (uint8_t *)dev_alloc(d, bytes * rows * (size_t)n_group);
+    uint8_t *to = (uint8_t *)dev_alloc(d, many_bytes(x->cols) * (size_t)x->rows);
     if (!cuda_runs(d))
         return false;
-    struct cu_pack pack = { p->x, x->pitch, to, p->k, block, x->rows, bytes };
-    cuda_pack_many(d, &pack, n_group);
+    struct cu_pack pack = { p->x, x->pitch, to, x->cols, 0, x->rows, many_bytes(x->cols) };
+    cuda_pack_many(d, &pack);
     p->x = to;
-    p->x_pitch = bytes;
-    p->x_job = bytes * rows;
+    p->x_pitch = many_bytes(x->cols);
+    p->x_job = many_bytes(p->k);
     return true;
 }
 
@@ -308,7 +305,7 @@ static void product(struct dev *d, struct lists *l, struct cu_product *p, const 
         return;
     }
     size_t mark = arena_mark(&d->scratch);
-    if (rounds && pack_groups(d, p, x, n_group)) {
+    if (rounds && pack_groups(d, p, x)) {
         cuda_product_many(d, p, n_group);
     } else if (!rounds && cuda_runs(d)) {
         (few ? cuda_product_few_exact : cuda_product_many_exact)(d, p, n_group);

@@ -1,6 +1,6 @@
 /* halves_impl.h - tiles of 16-bit floats in shared memory, 64 deep, and their products. Depth may
  * be taken in any order that both sides share: of a row lane l takes the 16 elements from
- * 16 (l % 4) on, in two reads; of these each of four steps multiplies four.*/
+ * 16 (l % 4) on, in two reads; of these each of four steps multiplies four. */
 #ifndef DS_HALVES_IMPL_H
 #define DS_HALVES_IMPL_H
 

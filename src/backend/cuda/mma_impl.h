@@ -1,24 +1,18 @@
-/* mma_impl.h - tensor cores on 16-bit floats and on signed bytes, and how operands are fetched.
+/* mma_impl.h - tensor cores on 16-bit floats, and how their operands are fetched.
  *
  * Of a product of 16 x 16 times 16 x 8 lane l holds: of the left side rows l / 4 and l / 4 + 8, of
  * the right side column l / 4, both at depths 2 (l % 4), one more, and those plus 8; of the sums
- * rows l / 4 and l / 4 + 8, columns 2 (l % 4) and one more. Two numbers share a register. Bytes
- * are twice as deep and four share one. */
+ * rows l / 4 and l / 4 + 8, columns 2 (l % 4) and one more. Two numbers share a register. */
 #ifndef DS_MMA_IMPL_H
 #define DS_MMA_IMPL_H
 
 #include "floats_impl.h"
 
-/* d += a b: float d[4], uint32_t a[4], b[2]. Of bytes d := a b + c: int d[4], c is one number.
+/* d += a b: float d[4], uint32_t a[4], b[2].
  * load_8x8: four 8 x 8 matrices (x2: two) from shared memory, a register each; lane l gives the
  * address of row l % 8 of matrix l / 8. Transposed: rows become columns.
- * r := a and b rounded, a in the low half.
- * copy_async: `bytes` (4, 8, 16; aligned) to shared memory while the thread goes on, zeros where
- * nothing is there; copy_wait: until all of this thread's have arrived. */
+ * r := a and b rounded, a in the low half. */
 #ifdef CUDA_EMULATED
-#define MMA_S8(d, a, b, c) emu_mma_s8(d, a, b, c)
-#define COPY_ASYNC(to, from, bytes, there) emu_copy_async(to, from, bytes, there)
-#define COPY_WAIT() emu_copy_wait()
 #define MMA_BF16(d, a, b) emu_mma<emu_bf16>(d, a, b)
 #define MMA_F16(d, a, b) emu_mma<emu_f16>(d, a, b)
 #define LOAD_8X8_X4(r, p) emu_load_8x8(r, p, 4, false)
@@ -28,16 +22,6 @@
 #define F16_PAIR(r, a, b) ((r) = emu_f16_code(a) | emu_f16_code(b) << 16)
 #define BF16_TIMES(r, a, b) ((r) = emu_bf16_times(a, b))
 #else
-#define MMA_S8(d, a, b, c)                                                                  \
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "                                  \
-        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %10, %10, %10};"               \
-        : "=r"((d)[0]), "=r"((d)[1]), "=r"((d)[2]), "=r"((d)[3])                            \
-        : "r"((a)[0]), "r"((a)[1]), "r"((a)[2]), "r"((a)[3]), "r"((b)[0]), "r"((b)[1]),     \
-          "r"(c))
-#define COPY_ASYNC(to, from, bytes, there)                                                  \
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(SHARED_AT(to)),      \
-                 "l"(from), "n"(bytes), "r"((there) ? (bytes) : 0) : "memory")
-#define COPY_WAIT() asm volatile("cp.async.wait_all;" ::: "memory")
 #define MMA_HALVES(type, d, a, b)                                                           \
     asm("mma.sync.aligned.m16n8k16.row.col.f32." type "." type ".f32 "                      \
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                   \

@@ -112,7 +112,7 @@ static void show_set(struct dev *d, struct experts *p)
 /* Of a row, for products of many or of few rows, and of any type. */
 static size_t rounded_bytes(int k)
 {
-    return MAX(act_bytes(32, k), (size_t)n_record(k) * sizeof(struct cu_record));
+    return MAX(many_bytes(k), (size_t)n_record(k) * sizeof(struct cu_record));
 }
 
 /* Sizes follow from shapes alone, so that planning sees the same ones. */
@@ -137,7 +137,7 @@ static void product(struct dev *d, struct experts *p, int which, float *out)
     const struct tensor *w = matrix(&p->some->e[0], which);
     struct cu_product c;
     bool down = which == DOWN;
-    int block = cuda_of(d)->exact ? 0 : act_block(w->type);
+    bool rounds = !cuda_of(d)->exact && act_block(w->type);
     memset(&c, 0, sizeof c);
     c.type = w->type;
     c.k = w->cols;
@@ -156,14 +156,14 @@ static void product(struct dev *d, struct experts *p, int which, float *out)
     c.x_pitch = down ? (size_t)p->n_mid * sizeof(float) : p->x->pitch;
     c.out = out;
     c.out_pitch = down ? p->part->pitch / sizeof(float) : (size_t)p->n_mid;
-    if (block) {
-        struct cu_pack pack = { c.x, c.x_pitch, p->packed, c.k, block,
-                                down ? p->n_pair : p->x->rows, act_bytes(block, c.k) };
-        cuda_pack_many(d, &pack, 1);
+    if (rounds) {
+        struct cu_pack pack = { c.x, c.x_pitch, p->packed, c.k, 0, down ? p->n_pair : p->x->rows,
+                                many_bytes(c.k) };
+        cuda_pack_many(d, &pack);
         c.x = p->packed;
-        c.x_pitch = act_bytes(block, c.k);
+        c.x_pitch = many_bytes(c.k);
     }
-    if (block)
+    if (rounds)
         cuda_product_many(d, &c, 1);
     else if (p->x->rows > FEW_MAX)
         cuda_product_many_exact(d, &c, 1);

@@ -1,24 +1,12 @@
-/* rounded_impl.h - activations rounded to eight bits as products read them. */
+/* rounded_impl.h - which products round their activations, and to what: with few rows to eight
+ * bits, with many to bfloat16. */
 #ifndef DS_ROUNDED_IMPL_H
 #define DS_ROUNDED_IMPL_H
 
 #include "device_impl.h"
 
-/* x = d q, a step d for every block. A block with a NaN or an infinity has d = NaN. The same
- * rounding as on the CPU, bit for bit. For products with many rows:
- * | i8 q x k | sums of 16: k / 8 bytes | f32 d x k / block |. Blocks of 256 have 16 sums,
- * s = low + 256 high: | i8 low x 16 | i8 high x 16 |; others have none. */
-__device__ __forceinline__ float *many_d(const uint8_t *row, int k, int block)
-{
-    return (float *)(row + k + k / 8) + block;
-}
-
-__device__ __forceinline__ int8_t *many_sums(const uint8_t *row, int k, int block)
-{
-    return (int8_t *)(row + k) + 32 * block;
-}
-
-/* Elements that share a step: 0 for types whose activations are not rounded. */
+/* Elements that share a step in eight bits, as on the CPU, and so whole blocks of weights; 0: types
+ * whose activations are not rounded. */
 __host__ __device__ __forceinline__ constexpr int act_block(int type)
 {
     switch (type) {
@@ -32,24 +20,24 @@ __host__ __device__ __forceinline__ constexpr int act_block(int type)
     }
 }
 
-static inline size_t act_bytes(int block, int k)
+/* Of a row of k in bfloat16, k a multiple of 32. */
+__host__ __device__ __forceinline__ size_t many_bytes(int k)
 {
-    return round_up((size_t)k + (size_t)(k / block * 4 + k / 16 * 2), 64);
+    return 2 * (size_t)k;
 }
 
-/* pack.cu: n rows of k floats, `pitch` bytes apart, to packed rows, to_pitch bytes apart; k a
- * multiple of block. */
+/* pack.cu: n rows of k floats, `pitch` bytes apart, to rounded rows, to_pitch bytes apart. */
 struct cu_pack {
     const uint8_t *from;
     size_t pitch;
     uint8_t *to;
-    int k, block, n;
+    int k, block, n; /* block: of eight bits */
     size_t to_pitch;
 };
 
-/* n_group: each row holds so many rows of k, and those of a group follow each other. For products
- * of many rows, or of up to FEW_MAX, whose packed rows are records (round_impl.h). */
-void cuda_pack_many(struct dev *d, const struct cu_pack *p, int n_group);
+/* To bfloat16, for many rows; to records (round_impl.h), for up to FEW_MAX. Those are rounded by
+ * groups, n_group in a row, and what a group has of all rows lies together. */
+void cuda_pack_many(struct dev *d, const struct cu_pack *p);
 void cuda_pack_few(struct dev *d, const struct cu_pack *p, int n_group);
 
 #endif

@@ -262,13 +262,15 @@ __global__ void __launch_bounds__(MAX_WARPS *WARP) many_kernel(struct cu_product
     store(outer, sum, row0 + warp * ROWS, p.rows, b.n);
 }
 
-/* Half as many warps where memory is short, or where a wide block for each multiprocessor would
- * leave some without. */
+/* Half as many warps where memory is short, where a wide block for each multiprocessor would leave
+ * some without, and for experts: their blocks begin with a chain of look-ups, and end soon, which
+ * hides behind a second block of the multiprocessor. */
 template <int type> static void many(struct dev *d, const struct cu_product *p, int n_job)
 {
     size_t room = cuda_of(d)->shared_max;
     unsigned tiles = tiles_of(p) * (unsigned)n_job, warps = MAX_WARPS;
-    if (blocks_for((size_t)p->rows, warps * ROWS) * tiles < (unsigned)cuda_of(d)->n_multi ||
+    if (p->groups ||
+        blocks_for((size_t)p->rows, warps * ROWS) * tiles < (unsigned)cuda_of(d)->n_multi ||
         shared_bytes(type, (int)warps * ROWS, 2) > room)
         warps /= 2;
     int rows = (int)warps * ROWS, stages = shared_bytes(type, rows, 4) > room ? 2 : 4;

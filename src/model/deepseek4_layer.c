@@ -17,14 +17,6 @@ static struct tensor product(const struct model *m, const struct tensor *w, cons
     return y;
 }
 
-static struct tensor product_exact(const struct model *m, const struct tensor *w,
-                                   const struct tensor *x)
-{
-    struct tensor y = scratch(m, w->rows, x->rows);
-    op_matmul_exact(m->dev, &y, w, x);
-    return y;
-}
-
 /* Products of one x, to be computed together. */
 struct products {
     const struct model *m;
@@ -37,7 +29,15 @@ struct products {
 static struct tensor ask(struct products *of, const struct tensor *w, bool exact)
 {
     struct tensor y = scratch(of->m, w->rows, of->x->rows);
-    of->p[of->n++] = (struct matmul){ y, w, exact };
+    of->p[of->n++] = (struct matmul){ .out = y, .w = w, .exact = exact };
+    return y;
+}
+
+static struct tensor ask_gated(struct products *of, const struct tensor *gate,
+                               const struct tensor *up, float clamp)
+{
+    struct tensor y = scratch(of->m, gate->rows, of->x->rows);
+    of->p[of->n++] = (struct matmul){ .out = y, .w = gate, .up = up, .clamp = clamp };
     return y;
 }
 
@@ -97,14 +97,16 @@ static struct hc_turn feed_forward(const struct model *m, const struct dsv4_laye
     struct dev *d = m->dev;
     struct expert_need need;
     struct expert_set some;
-    struct tensor logits = product_exact(m, &w->router, x);
+    struct products of_x = { .m = m, .x = x };
+    struct tensor logits = ask(&of_x, &w->router, true);
+    struct tensor mid = ask_gated(&of_x, &w->sh_gate, &w->sh_up, w->clamp);
+    int n = op_first_products(d, of_x.p, of_x.n, x);
     struct route route = { dev_tensor(d, DT_I32, w->route.n_used, r->n),
                            scratch(m, w->route.n_used, r->n) };
     op_route(d, &route, &logits, &w->route, r);
     experts_want(m->store, d, &w->experts, l, &route, &need); /* begins to read what is missing */
 
-    struct tensor mid = scratch(m, w->sh_gate.rows, r->n);
-    op_gated(d, &mid, &w->sh_gate, &w->sh_up, x, w->clamp);
+    op_products(d, of_x.p + n, of_x.n - n, x);
     struct tensor shared = product(m, &w->sh_down, &mid);
 
     struct tensor part = scratch(m, x->cols, r->n * w->route.n_used);

@@ -10,11 +10,14 @@ struct rope {
     int n_pair; /* rope_dim / 2: pairs are adjacent elements at the end of a head */
 };
 
-/* One of several products of the same x: as by op_matmul, or op_matmul_exact. */
+/* One of several products of the same x: as by op_matmul, or op_matmul_exact; or, with up, as by
+ * op_gated. */
 struct matmul {
     struct tensor out;
     const struct tensor *w;
     bool exact;
+    const struct tensor *up;
+    float clamp;
 };
 
 /* Hyper-connection parameters of one sublayer; m = 2*n_stream + n_stream^2 (the head: n_stream). */

@@ -107,11 +107,19 @@ static bool one_by_one(const struct dev *d)
     return d->on_op || d->watch;
 }
 
+static void one_product(struct dev *d, struct matmul *p, const struct tensor *x)
+{
+    if (p->up)
+        op_gated(d, &p->out, p->w, p->up, x, p->clamp);
+    else
+        (p->exact ? op_matmul_exact : op_matmul)(d, &p->out, p->w, x);
+}
+
 void op_products(struct dev *d, struct matmul *p, int n, const struct tensor *x)
 {
     if (!d->ops->products || one_by_one(d)) {
         for (int i = 0; i < n; i++)
-            (p[i].exact ? op_matmul_exact : op_matmul)(d, &p[i].out, p[i].w, x);
+            one_product(d, &p[i], x);
         return;
     }
     if (muted(d))
@@ -119,8 +127,16 @@ void op_products(struct dev *d, struct matmul *p, int n, const struct tensor *x)
     for (int i = 0; i < n; i++) {
         check_f32(&p[i].out, x->rows, p[i].w->rows);
         CHECK(x->type == DT_F32 && x->cols == p[i].w->cols);
+        CHECK(!p[i].up || (p[i].up->cols == x->cols && p[i].up->rows == p[i].w->rows));
     }
     d->ops->products(d, p, n, x);
+}
+
+int op_first_products(struct dev *d, struct matmul *p, int n, const struct tensor *x)
+{
+    int now = d->ops->products && !one_by_one(d) ? n : 1;
+    op_products(d, p, now, x);
+    return now;
 }
 
 void op_matmul_grouped(struct dev *d, struct tensor *out, const struct tensor *w,
@@ -151,30 +167,19 @@ void op_swiglu(struct dev *d, struct tensor *out, const struct tensor *gate,
     done(d, "swiglu", NULL, 1);
 }
 
-static bool gated_at_once(struct dev *d, struct tensor *out, const struct tensor *gate,
-                          const struct tensor *up, const struct tensor *x, float clamp)
-{
-    if (!d->ops->gated || one_by_one(d) || muted(d))
-        return false;
-    check_f32(out, x->rows, gate->rows);
-    CHECK(x->type == DT_F32 && x->cols == gate->cols);
-    CHECK(gate->cols == up->cols && gate->rows == up->rows);
-    return d->ops->gated(d, out, gate, up, x, clamp);
-}
-
-/* The same scratch either way. */
 void op_gated(struct dev *d, struct tensor *out, const struct tensor *gate,
               const struct tensor *up, const struct tensor *x, float clamp)
 {
-    size_t mark = arena_mark(&d->scratch);
-    struct matmul p[] = {
-        { *out, gate, false },
-        { dev_tensor(d, DT_F32, up->rows, x->rows), up, false },
-    };
-    if (!gated_at_once(d, out, gate, up, x, clamp)) {
-        op_products(d, p, 2, x);
-        op_swiglu(d, out, out, &p[1].out, clamp);
+    struct matmul p = { .out = *out, .w = gate, .up = up, .clamp = clamp };
+    if (d->ops->products && !one_by_one(d)) {
+        op_products(d, &p, 1, x);
+        return;
     }
+    size_t mark = arena_mark(&d->scratch);
+    struct tensor beside = dev_tensor(d, DT_F32, up->rows, x->rows);
+    op_matmul(d, out, gate, x);
+    op_matmul(d, &beside, up, x);
+    op_swiglu(d, out, out, &beside, clamp);
     arena_rewind(&d->scratch, mark);
 }
 

@@ -37,6 +37,9 @@ void op_matmul_exact(struct dev *d, struct tensor *out, const struct tensor *w,
 /* Several products of one x. */
 void op_products(struct dev *d, struct matmul *p, int n, const struct tensor *x);
 
+/* The first of them, and others that cost no launch beside it: how many are done. */
+int op_first_products(struct dev *d, struct matmul *p, int n, const struct tensor *x);
+
 /* Block-diagonal: group g of x (w.cols wide) times rows g*R.. of w (R = w.rows / n_group). */
 void op_matmul_grouped(struct dev *d, struct tensor *out, const struct tensor *w,
                        const struct tensor *x, int n_group);

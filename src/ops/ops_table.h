@@ -49,8 +49,6 @@ struct ops {
     bool (*hc_turn)(struct dev *, struct tensor *, struct tensor *, struct tensor *,
                     const struct hc_turn *); /* false: not these */
     void (*products)(struct dev *, struct matmul *, int, const struct tensor *);
-    bool (*gated)(struct dev *, struct tensor *, const struct tensor *, const struct tensor *,
-                  const struct tensor *, float); /* false: not these */
     void (*sum_experts_add)(struct dev *, struct tensor *, const struct tensor *,
                             const struct route *, const struct tensor *);
     void (*prepare)(struct dev *, const struct fresh *, const struct rows *, int);

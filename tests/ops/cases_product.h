@@ -214,7 +214,7 @@ static void call_products(struct dev *d, const void *in, struct tensor *out, int
     struct tensor x = tensor_rows(&all->p[0].x, first, n);
     struct matmul p[N_PRODUCT];
     for (int i = 0; i < all->n; i++)
-        p[i] = (struct matmul){ out[i], &all->p[i].w, all->p[i].exact };
+        p[i] = (struct matmul){ .out = out[i], .w = &all->p[i].w, .exact = all->p[i].exact };
     op_products(d, p, all->n, &x);
 }
 
@@ -361,6 +361,7 @@ static void test_same_at_limits(void **state)
 
 struct gated_in {
     struct tensor gate, up, x;
+    struct tensor first; /* another product, before it */
     float clamp;
     bool in_turn;
 };
@@ -371,9 +372,13 @@ static void call_gated(struct dev *d, const void *in, struct tensor *out, int fi
     struct tensor x = tensor_rows(&p->x, first, n);
     size_t mark = arena_mark(&d->scratch);
     if (!p->in_turn) {
-        op_gated(d, out, &p->gate, &p->up, &x, p->clamp);
+        struct matmul m[] = { { .out = out[1], .w = &p->first, .exact = true },
+                              { .out = out[0], .w = &p->gate, .up = &p->up, .clamp = p->clamp } };
+        int done = op_first_products(d, m, 2, &x);
+        op_products(d, m + done, 2 - done, &x);
         return;
     }
+    op_matmul_exact(d, &out[1], &p->first, &x);
     struct tensor up = dev_tensor(d, DT_F32, p->up.rows, n);
     op_matmul(d, out, &p->gate, &x);
     op_matmul(d, &up, &p->up, &x);
@@ -387,11 +392,12 @@ static void check_gated(const struct op_case *c, enum table table, const struct 
 {
     struct gated_in in = *(const struct gated_in *)c->in;
     struct op_case one = *c;
-    struct result got = { .out = { *out } }, ref = { .out = { *want } };
+    struct result got = { .out = { out[0], out[1] } }, ref = { .out = { want[0], want[1] } };
     in.in_turn = true;
     one.in = &in;
     struct result turns = run_case(&one, table, 1, 0, c->n);
-    same_bits(c, table, "in turn it", out, &turns.out[0], c->n);
+    for (int o = 0; o < c->n_out; o++)
+        same_bits(c, table, "in turn it", &out[o], &turns.out[o], c->n);
     compare_with_ref(c, table, &got, &ref);
     free_result(&one, &turns);
 }
@@ -409,13 +415,16 @@ static void gated_case(enum dtype type, enum dtype other, int n, enum fill fill)
 {
     int cols = n % 2 ? 768 : 2304, rows = 1 + roll(140);
     struct gated_in p = { .gate = random_weights(type, cols, rows),
-                          .up = random_weights(other, cols, rows), .clamp = 2.5f };
+                          .up = random_weights(other, cols, rows),
+                          .first = random_weights(roll(2) ? DT_F16 : DT_Q8_0, cols, 40),
+                          .clamp = 2.5f };
     p.x = random_tensor(cols, n, fill);
     set_size(&p.x, &p.gate, 1.5);
-    struct op_case c = { .in = &p, .call = call_gated, .n = n, .n_out = 1 };
+    struct op_case c = { .in = &p, .call = call_gated, .n = n, .n_out = 2 };
     snprintf(c.name, sizeof c.name, "gated %s %s, %d rows", dtype_name((int)type),
              dtype_name((int)other), n);
     c.shape[0] = (struct out_shape){ DT_F32, rows, 1 };
+    c.shape[1] = (struct out_shape){ DT_F32, 40, 1 };
     c.check = check_gated;
     set_tol(&c, TOL_F32);
     c.few_differ = true;

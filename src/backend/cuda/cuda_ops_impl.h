@@ -23,8 +23,6 @@ void cuda_matmul(struct dev *, struct tensor *, const struct tensor *, const str
 void cuda_matmul_exact(struct dev *, struct tensor *, const struct tensor *,
                        const struct tensor *);
 void cuda_products(struct dev *, struct matmul *, int, const struct tensor *);
-bool cuda_gated(struct dev *, struct tensor *, const struct tensor *, const struct tensor *,
-                const struct tensor *, float);
 void cuda_matmul_grouped(struct dev *, struct tensor *, const struct tensor *,
                          const struct tensor *, int);
 void cuda_swiglu(struct dev *, struct tensor *, const struct tensor *, const struct tensor *,

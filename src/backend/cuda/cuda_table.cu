@@ -37,7 +37,6 @@ void cuda_ops_fill(struct ops *ops)
     ops->matmul = cuda_matmul;
     ops->matmul_exact = cuda_matmul_exact;
     ops->products = cuda_products;
-    ops->gated = cuda_gated;
     ops->matmul_grouped = cuda_matmul_grouped;
     ops->swiglu = cuda_swiglu;
     ops->add = cuda_add;

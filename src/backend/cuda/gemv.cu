@@ -138,13 +138,18 @@ static size_t job_shared(const struct cu_few *f, int n)
     return is_number(f->type) ? 0 : (size_t)few_plan(f, n).total;
 }
 
+static size_t job_bytes(const struct cu_few *f)
+{
+    return f->row_bytes * (size_t)f->rows * (f->up.data ? 2 : 1);
+}
+
 /* Rows of packed weights are shared out among the blocks that the GPU holds at a time, by bytes. */
 static int job_blocks(const struct cuda *c, const struct cu_few *f, size_t shared, size_t bytes)
 {
     if (is_number(f->type))
         return number_blocks(f);
     size_t each = c->multi_shared / (shared + BLOCK_SHARED);
-    size_t all = (size_t)c->n_multi * MAX(1, MIN(each, 2)), mine = f->row_bytes * f->rows;
+    size_t all = (size_t)c->n_multi * MAX(1, MIN(each, 2)), mine = job_bytes(f);
     size_t share = MAX(1, (all * mine + bytes - 1) / bytes);
     return (int)MIN(share, (size_t)f->plan.n_tile);
 }
@@ -159,7 +164,7 @@ static void run_rows(struct dev *d, struct few_list *l, int n)
         f->n = n;
         f->plan = few_plan(f, n);
         shared = MAX(shared, job_shared(f, n));
-        bytes += f->row_bytes * f->rows;
+        bytes += job_bytes(f);
     }
     for (int j = 0; j < l->n; j++)
         n_block += l->job[j].n_block = job_blocks(cuda_of(d), &l->job[j], shared, bytes);
@@ -313,6 +318,22 @@ static void product(struct dev *d, struct lists *l, struct cu_product *p, const 
     arena_rewind(&d->scratch, mark);
 }
 
+/* Gate and up row by row in turns, as of an expert with weight 1. */
+static bool takes_gated(const struct dev *d, const struct matmul *m, int n_row)
+{
+    return n_row <= FEW_MAX && m->w->type == m->up->type && act_block(m->w->type) &&
+           !cuda_of(d)->exact;
+}
+
+/* The product that was listed last is the gate's. */
+static void add_up(struct few_list *l, const struct matmul *m)
+{
+    struct cu_few *f = &l->job[l->n - 1];
+    f->up = weights_of(m->up);
+    f->clamp = m->clamp;
+    f->weight = 1;
+}
+
 static void products(struct dev *d, const struct matmul *p, int n, const struct tensor *x,
                      int n_group)
 {
@@ -322,6 +343,8 @@ static void products(struct dev *d, const struct matmul *p, int n, const struct 
     for (int i = 0; i < n; i++) {
         struct cu_product c = product_of(d, &p[i].out, p[i].w, x, n_group);
         product(d, &l, &c, x, n_group, p[i].exact);
+        if (p[i].up && cuda_runs(d))
+            add_up(&l.few, &p[i]);
     }
     if (l.few.n)
         run_list(d, &l.few);
@@ -329,49 +352,49 @@ static void products(struct dev *d, const struct matmul *p, int n, const struct 
     arena_rewind(&d->scratch, mark);
 }
 
+/* Gates with their ups where a launch takes both, else apart. The same scratch either way. */
 void cuda_products(struct dev *d, struct matmul *p, int n, const struct tensor *x)
 {
-    products(d, p, n, x, 1);
-}
-
-/* Gate and up row by row in turns, as of an expert with weight 1. */
-bool cuda_gated(struct dev *d, struct tensor *out, const struct tensor *gate,
-                const struct tensor *up, const struct tensor *x, float clamp)
-{
-    if (x->rows > FEW_MAX || gate->type != up->type || !act_block(gate->type) ||
-        cuda_of(d)->exact)
-        return false;
-    struct cu_product p = product_of(d, out, gate, x, 1);
-    struct few_list l;
-    struct few_rounded r = {};
-    memset(&l, 0, sizeof l);
+    struct matmul all[2 * MAX_LIST];
     size_t mark = arena_mark(&d->scratch);
-    add_groups(d, &l, &p, 1, round_once(d, &p, 1, &r));
-    l.job[0].up = weights_of(up);
-    l.job[0].clamp = clamp;
-    l.job[0].weight = 1;
-    if (l.n)
-        run_list(d, &l);
+    int n_all = 0;
+    CHECK(n <= MAX_LIST);
+    for (int i = 0; i < n; i++) {
+        struct matmul *gate = &all[n_all++];
+        *gate = p[i];
+        if (!p[i].up)
+            continue;
+        struct tensor beside = dev_tensor(d, DT_F32, p[i].up->rows, x->rows);
+        if (!takes_gated(d, gate, x->rows)) {
+            gate->up = NULL;
+            all[n_all++] = { beside, p[i].up, false, NULL, 0 };
+        }
+    }
+    products(d, all, n_all, x, 1);
+    for (int i = 0, j = 0; i < n; i++, j++)
+        if (p[i].up && !all[j].up) {
+            cuda_swiglu(d, &p[i].out, &p[i].out, &all[j + 1].out, p[i].clamp);
+            j++;
+        }
     arena_rewind(&d->scratch, mark);
-    return true;
 }
 
 void cuda_matmul(struct dev *d, struct tensor *out, const struct tensor *w, const struct tensor *x)
 {
-    struct matmul p = { *out, w, false };
+    struct matmul p = { *out, w, false, NULL, 0 };
     products(d, &p, 1, x, 1);
 }
 
 void cuda_matmul_exact(struct dev *d, struct tensor *out, const struct tensor *w,
                        const struct tensor *x)
 {
-    struct matmul p = { *out, w, true };
+    struct matmul p = { *out, w, true, NULL, 0 };
     products(d, &p, 1, x, 1);
 }
 
 void cuda_matmul_grouped(struct dev *d, struct tensor *out, const struct tensor *w,
                          const struct tensor *x, int n_group)
 {
-    struct matmul p = { *out, w, false };
+    struct matmul p = { *out, w, false, NULL, 0 };
     products(d, &p, 1, x, n_group);
 }

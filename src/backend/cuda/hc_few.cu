@@ -28,7 +28,7 @@ static int n_product(const struct cu_hc *hc)
 
 /* A block's elements of the streams; each row's experts in ascending order. */
 template <int most> struct few_streams {
-    float v[FEW_MAX][most][PIECE];
+    __align__(16) float v[FEW_MAX][most][PIECE];
     int slot[FEW_MAX][MAX_USED];
 };
 

@@ -42,7 +42,7 @@ void answer_figures(const struct answer *a, struct buf *out)
         buf_puts(out, ", context full");
     else if (a->finish == DSTAR_FINISH_LENGTH)
         buf_puts(out, ", cut off");
-    if (a->flow.is_streaming) {
+    if (a->flow.is_streaming || a->flow.n_near < a->flow.n_split) {
         buf_puts(out, "\n");
         flow_line(&a->flow, a->took.decode_s, out);
     }

@@ -43,12 +43,31 @@ static void add_shelf(struct flow *f, const struct expert_shelf *s)
     f->drive_bytes_per_s = MAX(f->drive_bytes_per_s, stats.probe_bytes_per_s);
 }
 
+/* By what tokens used, and where it lies.
+ * tidy: heap - between steps, for whoever measures */
+static void add_far(struct flow *f, const struct engine *e)
+{
+    const struct expert_map *map = model_expert_map(e->model);
+    size_t n = (size_t)map->n_layer * (size_t)map->n_expert;
+    uint32_t *uses = e->dev->uses ? calloc(n, sizeof *uses) : NULL;
+    if (!uses)
+        return;
+    dev_copy_now(e->dev, uses, e->dev->uses, n * sizeof *uses, NULL);
+    for (int k = 0; k < (int)n; k++) {
+        f->far_read += e->split.near[k] ? 0 : uses[k] * (double)expert_map_bytes(map, k);
+        f->far_tok += k < map->n_expert ? (double)uses[k] / model_info(e->model)->n_used : 0;
+    }
+    free(uses);
+}
+
 void flow_of(dstar_engine *engine, struct flow *f)
 {
     const struct engine *e = engine_of(engine);
     *f = (struct flow){ .is_streaming = e->store != NULL, .n_near = e->split.n_near,
                         .n_split = e->split.n,
                         .far_bytes = e->split.far_bytes * model_info(e->model)->n_used };
+    if (e->model)
+        add_far(f, e);
     if (!e->store)
         return;
     const struct expert_map *map = model_expert_map(e->model);
@@ -69,6 +88,8 @@ void flow_since(struct flow *f, const struct flow *before)
 {
     f->decode = less(&f->decode, &before->decode);
     f->prefill = less(&f->prefill, &before->prefill);
+    f->far_read -= before->far_read;
+    f->far_tok -= before->far_tok;
     f->misses -= before->misses;
     f->larger_misses -= before->larger_misses;
     f->read_bytes -= before->read_bytes;
@@ -85,9 +106,10 @@ void flow_line(const struct flow *f, double decode_s, struct buf *out)
     const struct flow_part *d = f->decode.n_tok ? &f->decode : &f->prefill;
     double wait = per(d->wait_s, decode_s);
     if (f->n_near < f->n_split)
-        buf_printf(out, "%d of %d experts (%.0f%%) in the GPU's memory, about %.3g GB/token from "
-                   "the host's", f->n_near, f->n_split, 100. * f->n_near / f->n_split,
-                   f->far_bytes / 1e9);
+        buf_printf(out, "%d of %d experts (%.0f%%) in the GPU's memory, %s%.3g GB/token from the "
+                   "host's", f->n_near, f->n_split, 100. * f->n_near / f->n_split,
+                   f->far_tok > 0 ? "" : "about ",
+                   (f->far_tok > 0 ? f->far_read / f->far_tok : f->far_bytes) / 1e9);
     if (!f->is_streaming || d->lookups == 0)
         return;
     buf_printf(out, "experts %.0f%% hit, %.2f GB/token, SSD %.1f",
@@ -185,11 +207,11 @@ void flow_json(dstar_engine *engine, const struct flow *f, struct buf *out)
     const struct engine *e = engine_of(engine);
     json_t *root = json_pack("{s:b}", "streaming", e->store != NULL);
     if (f->n_split)
-        json_object_set_new(root, "gpu", json_pack("{s:i, s:i, s:I, s:I, s:f}", "experts",
-                                                   f->n_split, "near", f->n_near, "bytes",
-                                                   (json_int_t)e->split.bytes, "near_bytes",
-                                                   (json_int_t)e->split.near_bytes,
-                                                   "far_bytes_per_token", f->far_bytes));
+        json_object_set_new(root, "gpu", json_pack(
+            "{s:i, s:i, s:I, s:I, s:f, s:f, s:f}", "experts", f->n_split, "near", f->n_near,
+            "bytes", (json_int_t)e->split.bytes, "near_bytes", (json_int_t)e->split.near_bytes,
+            "far_bytes_per_token", f->far_bytes, "far_bytes_read", f->far_read, "far_tokens",
+            f->far_tok));
     if (e->store) {
         json_t *shelves = json_array();
         for (int i = 0; i < expert_store_n_shelf(e->store); i++)

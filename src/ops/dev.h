@@ -75,6 +75,8 @@ struct dev {
     dev_layer_fn *on_layer; /* called after every layer of the network that computed; or NULL */
     void *on_layer_user;
     const struct dev_routes *routes; /* NULL: the router's; steady from the first step on */
+    uint32_t *uses;         /* [layers][n_expert] in memory of a device that is apart: op_route adds
+                               what rows of steps of few use; NULL: nobody counts */
     const struct dev_watch *watch; /* NULL: nobody looks */
     bool shares_memory;     /* apart by its driver alone: what it takes, the host lacks */
     const atomic_int *stop; /* not 0: the step is to fail soon; NULL: nobody will want that */

@@ -373,6 +373,25 @@ static int tell_loading(void *user, const char *what, double done)
     return o->progress ? o->progress(o->progress_user, what, .2 + .8 * done) : 0;
 }
 
+/* How often each expert is used, where some are read over a bus. */
+static int count_uses(struct engine *e, struct err *err)
+{
+    const struct expert_map *map = model_expert_map(e->model);
+    size_t n = (size_t)map->n_layer * (size_t)map->n_expert;
+    if (expert_split_all(&e->split))
+        return 0;
+    void *zero = calloc(n, sizeof *e->dev->uses), *there;
+    if (!zero)
+        return err_set(err, ERR_NO_MEMORY, "%s: out of memory", e->path);
+    int code = dev_memory_take(e->dev, &there, n * sizeof *e->dev->uses, err);
+    if (code == 0) {
+        e->dev->uses = there;
+        code = dev_copy_now(e->dev, there, zero, n * sizeof *e->dev->uses, err);
+    }
+    free(zero);
+    return code;
+}
+
 static int load_model(struct engine *e, const struct dstar_options *o, struct err *err)
 {
     struct dstar_options copy = *o;
@@ -382,6 +401,7 @@ static int load_model(struct engine *e, const struct dstar_options *o, struct er
         tell_memory(e);
     }
     TRY(take_memory(e, err));
+    TRY(count_uses(e, err));
     double start = clock_now_s();
     TRY(model_load(e->model, &e->split, &told, err));
     e->weights_s = clock_now_s() - start;
@@ -445,6 +465,8 @@ void engine_close(struct engine *e)
     stream_close(e);
     expert_split_close(&e->split);
     model_close(e->model);
+    if (e->dev)
+        dev_memory_give_back(e->dev, e->dev->uses);
     dev_close(e->dev);
     weights_close(e->files);
     free(e->path);
@@ -509,8 +531,14 @@ int engine_step(struct engine *e, struct batch *b, struct err *err)
     dev_begin(e->dev);
     if (b->n_part == 1) /* of several, the others' tokens would be lost */
         e->dev->stop = &b->part[0].session->cancelled;
+    if (e->times_steps)
+        dev_mark(e->dev, 0);
     forward(e, &rows, b->with_mtp ? &next : NULL, &b->out);
+    if (e->times_steps)
+        dev_mark(e->dev, 1);
     int code = dev_wait(e->dev, err);
+    if (e->times_steps && code == 0)
+        e->busy_s += dev_between(e->dev, 0, 1);
     e->dev->stop = NULL;
     for (int i = 0; i < b->n_part; i++) {
         if (code == 0)

@@ -34,6 +34,8 @@ struct engine {
     struct budget budget;
     size_t gpu_free;          /* of a device that is apart, before anything was taken */
     struct expert_split split; /* its experts */
+    bool times_steps;         /* there, for measuring: */
+    double busy_s;            /* from each step's first work to its last */
     void *scratch;
     struct kv_mem pool_mem;
     struct kv_bytes pool_bytes;

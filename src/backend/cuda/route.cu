@@ -59,10 +59,11 @@ __device__ __forceinline__ void take_best(struct scores *s, int n, int n_used)
     }
 }
 
-/* Grid: rows. routes: of the first token for this layer (dev_routes_of()), or none. */
+/* Grid: rows. routes: of the first token for this layer (dev_routes_of()), or none. uses: of the
+ * layer's experts, or NULL; nobody waits for what is added. */
 __global__ void __launch_bounds__(THREADS) route_kernel(struct route out, struct cu_mat logits,
                                                         struct router router, struct cu_step step,
-                                                        struct dev_routes routes)
+                                                        struct dev_routes routes, uint32_t *uses)
 {
     SHARED(struct scores, s);
     int row = (int)blockIdx.x, n_used = router.n_used, t = (int)threadIdx.x;
@@ -93,6 +94,8 @@ __global__ void __launch_bounds__(THREADS) route_kernel(struct route out, struct
     ((int32_t *)((uint8_t *)out.id.data + row * out.id.pitch))[t] = id;
     ((float *)((uint8_t *)out.weight.data + row * out.weight.pitch))[t] =
         (float)(s.score[s.id[t]] / sum * (double)router.scale);
+    if (uses)
+        atomicAdd(&uses[id], 1u);
 }
 
 void cuda_route(struct dev *d, struct route *out, const struct tensor *logits,
@@ -104,9 +107,10 @@ void cuda_route(struct dev *d, struct route *out, const struct tensor *logits,
     if (d->routes)
         routes = *d->routes;
     routes.id = dev_routes_of(d, 0);
+    uint32_t *uses = d->uses && r->n <= FEW_MAX ? d->uses + d->layer * router->n_expert : NULL;
     if (s)
         LAUNCH_EARLY(d, route_kernel, dim3((unsigned)r->n), THREADS, 0, *out, mat_of(logits),
-                     *router, *s, routes);
+                     *router, *s, routes, uses);
     cuda_of(d)->routed = cuda_of(d)->n_launch;
 }
 

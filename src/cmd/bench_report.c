@@ -28,12 +28,41 @@ struct bench_spread bench_spread_of(const struct bench_series *s)
     return (struct bench_spread){ (v[(s->n - 1) / 2] + v[s->n / 2]) / 2, v[0], v[s->n - 1] };
 }
 
+void bench_eighths(struct bench_row *row, int n_gen)
+{
+    double *v = malloc((size_t)row->n_token * sizeof *v);
+    for (int p = 0; p < BENCH_PARTS && v; p++) {
+        int first = (int)((int64_t)n_gen * p / BENCH_PARTS), n = 0;
+        int last = (int)((int64_t)n_gen * (p + 1) / BENCH_PARTS);
+        for (int from = 0; from < row->n_token; from += n_gen)
+            for (int i = first; i < last; i++)
+                v[n++] = row->token_s[from + i];
+        qsort(v, (size_t)n, sizeof *v, ascending);
+        row->part[p] = 2 / (v[(n - 1) / 2] + v[n / 2]);
+    }
+    free(v);
+}
+
 double bench_token_s(const struct bench_row *row, double share)
 {
     if (row->n_token == 0)
         return 0;
     qsort(row->token_s, (size_t)row->n_token, sizeof *row->token_s, ascending);
     return row->token_s[MIN((int)(row->n_token * share), row->n_token - 1)];
+}
+
+/* Does the rate drift? */
+static void print_parts(const struct bench_report *r)
+{
+    if (r->n_gen < BENCH_LONG)
+        return;
+    printf("\nof an answer's eighths, %s by the median token:\n", r->unit);
+    for (int i = 0; i < r->n_row; i++) {
+        printf("%9d", r->row[i].at);
+        for (int p = 0; p < BENCH_PARTS; p++)
+            printf(" %8.1f", r->row[i].part[p]);
+        printf("  (last / first %.3f)\n", r->row[i].part[BENCH_PARTS - 1] / r->row[i].part[0]);
+    }
 }
 
 static void print_table(const struct bench_report *r)
@@ -60,8 +89,10 @@ static void print_table(const struct bench_report *r)
                    bench_token_s(&r->row[i], .99) * 1e3);
         printf("\n");
     }
+    print_parts(r);
     if (r->memory > 0)
-        printf("\n%.1f of the GPU's %.1f GB are taken\n", r->taken / 1e9, r->memory / 1e9);
+        printf("\n%.1f of the GPU's %.1f GB are taken; it was at work in %.1f %% of the time of "
+               "writing\n", r->taken / 1e9, r->memory / 1e9, 100 * r->busy);
     if (r->experts)
         printf("\n%s\n", r->experts);
 }
@@ -95,6 +126,12 @@ static json_t *row_json(const struct bench_report *r, const struct bench_row *ro
         json_object_set_new(last, "token_p95_s", json_real(bench_token_s(row, .95)));
         json_object_set_new(last, "token_p99_s", json_real(bench_token_s(row, .99)));
     }
+    if (r->n_gen >= BENCH_LONG) {
+        json_t *parts = json_array();
+        for (int p = 0; p < BENCH_PARTS; p++)
+            json_array_append_new(parts, json_real(row->part[p]));
+        json_object_set_new(last, "eighths", parts);
+    }
     return out;
 }
 
@@ -107,8 +144,8 @@ static void print_json(const struct bench_report *r)
     json_object_set_new(root, "answer_tokens", json_integer(r->n_gen));
     json_object_set_new(root, "results", rows);
     if (r->memory > 0)
-        json_object_set_new(root, "gpu_memory", json_pack("{s:f, s:f}", "taken_bytes", r->taken,
-                                                          "bytes", r->memory));
+        json_object_set_new(root, "gpu", json_pack("{s:f, s:f, s:f}", "taken_bytes", r->taken,
+                                                   "bytes", r->memory, "busy_share", r->busy));
     if (r->experts_json)
         json_object_set_new(root, "experts", json_loads(r->experts_json, 0, NULL));
     bench_json_print(root);

@@ -52,7 +52,8 @@ struct bench {
     int32_t *id;     /* tokens of this repetition */
     double *token_s; /* of all rows */
     struct flow before;
-    double write_s;
+    double write_s, busy_s; /* of answers; and of that, the GPU was at work */
+    struct device_memory memory; /* as much of it as was taken at any time */
 };
 
 /* Compute all that waits. */
@@ -99,10 +100,14 @@ static int measure_row(struct bench *b, int from, struct bench_row *row, struct 
     }
     double begin = clock_now_s();
     TRY(read_up_to(b, from, row->at, error));
-    double middle = clock_now_s();
+    double busy = measure_busy_s(b->engine), middle = clock_now_s();
     TRY(write_some(b, row, error));
     double end = clock_now_s();
+    struct device_memory memory = measure_device_memory(b->engine);
     b->write_s += end - middle;
+    b->busy_s += measure_busy_s(b->engine) - busy;
+    b->memory.taken = MAX(b->memory.taken, memory.taken);
+    b->memory.all = memory.all;
     bench_add(&row->column[0], (row->at - from) / (middle - begin));
     bench_add(&row->column[1], b->o->n_gen / (end - middle));
     TRY(dstar_session_truncate(b->session, row->at, error));
@@ -188,10 +193,11 @@ static int bench(struct bench *b)
         free(b->token_s);
         return fault_print(&error);
     }
-    struct device_memory memory = measure_device_memory(b->engine);
+    for (int i = 0; i < n_row && b->o->n_gen >= BENCH_LONG; i++)
+        bench_eighths(&row[i], b->o->n_gen);
     struct bench_report report = { info, "ctx", { "prefill", "decode" }, "tok/s", 2, n_row, row,
-                                   b->o->n_gen, b->o->model.opts.threads, (double)memory.taken,
-                                   (double)memory.all, NULL, NULL };
+                                   b->o->n_gen, b->o->model.opts.threads, (double)b->memory.taken,
+                                   (double)b->memory.all, b->busy_s / b->write_s, NULL, NULL };
     print(b, &report);
     free(b->token_s);
     return EXIT_DONE;

@@ -61,7 +61,7 @@ static int measure(const dstar_engine *engine, const struct tokenizer_opts *o,
             return fault_print(&error);
     struct bench_report report = {
         dstar_engine_info(engine), "bytes", { "encode", "decode" }, "MB/s", 2, 1, &row, 0, 1,
-        0, 0, NULL, NULL };
+        0, 0, 0, NULL, NULL };
     bench_print(&report, o->json ? BENCH_JSON : o->csv ? BENCH_CSV : BENCH_TABLE);
     return EXIT_DONE;
 }

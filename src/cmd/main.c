@@ -163,7 +163,9 @@ static const struct command commands[] = {
       cmd_simulate },
     { "bench", "", "measure the speed of reading prompts and writing answers",
       "A conversation of random tokens grows from one length of --ctx-list to the next. At each, "
-      "prefill is the rate of reading the tokens added, decode that of writing --gen tokens.",
+      "prefill is the rate of reading the tokens added, decode that of writing --gen tokens; of "
+      "256 or more that of each eighth is shown, too. A GPU is at work from the first kernel of a "
+      "step to the last.",
       "dstar bench\n"
       "dstar bench -m flash.gguf --ctx-list 1024,16384 --repeat 5\n"
       "dstar bench --json > bench.json",

@@ -133,6 +133,9 @@ int measure_forget_files(const char *path, struct err *e);
 /* Bytes per second of the copies that loading makes, without the reads. */
 int measure_bus(double *bytes_per_s, dstar_engine *engine, struct err *e);
 
+/* Seconds, since it was first asked for, in which a device that is apart was at steps; else 0. */
+double measure_busy_s(dstar_engine *engine);
+
 /* What is taken of the memory of a device that is apart, by whomever, and all of it; else 0. */
 struct device_memory {
     size_t taken, all;

@@ -96,6 +96,13 @@ int measure_memory(double *bytes_per_s, dstar_engine *engine, int n_thread, stru
                            : measure_reading(bytes_per_s, n_thread, e);
 }
 
+double measure_busy_s(dstar_engine *engine)
+{
+    struct engine *e = engine_of(engine);
+    e->times_steps = dev_is_apart(e->dev);
+    return e->busy_s;
+}
+
 struct device_memory measure_device_memory(dstar_engine *engine)
 {
     const struct dev *d = engine_of(engine)->dev;

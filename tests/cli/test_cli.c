@@ -533,7 +533,14 @@ static void test_bench(void **state)
     assert_int_equal(strncmp(c.out, head, sizeof head - 1), 0);
     assert_string_equal(c.err, "");
     child_release(&c);
-    json_decref(json_of("bench --json --fill-cache --read 8 --ctx-list 500 --gen 2 --repeat 1"));
+    r = json_of("bench --json --fill-cache --read 8 --ctx-list 500 --gen 256 --repeat 2");
+    decode = json_object_get(json_array_get(json_object_get(r, "results"), 0), "decode");
+    const json_t *part = json_object_get(decode, "eighths");
+    assert_int_equal(json_array_size(part), 8);
+    for (size_t i = 0; i < 8; i++) /* no median is outside of all */
+        assert_true(json_real_value(json_array_get(part, i)) >
+                    .9 / json_real_value(json_object_get(decode, "token_p99_s")));
+    json_decref(r);
     r = json_of("bench layers --json --synth small --layers 3 --at 100 --rows 1,8 --repeat 3");
     json_t *lines = json_object_get(r, "lines");
     assert_int_equal(json_array_size(lines), 6); /* window, sparse and head, twice */

@@ -10,6 +10,7 @@
 
 #include "unit/scratch_dir.h"
 
+#include "clock.h"
 #include "dwarfstar.h"
 #include "measure.h"
 #include "synth.h"
@@ -162,6 +163,24 @@ static void times_add_up(void **state)
     free(l);
 }
 
+/* Steps that run again and again, plain and recorded: the card was at them, not all of the time. */
+static void work_is_timed(void **state)
+{
+    struct bed *b = *state;
+    static const int32_t id[N_TOK] = { 7, 1999, 23, 512 };
+    struct dstar_error error;
+    struct dstar_text_eval job = { id, N_TOK, 1, 0, keep, b };
+    double before = 0;
+    assert_true(measure_busy_s(b->engine) == 0);
+    double start = clock_now_s();
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(dstar_eval(b->engine, &job, &error), 0);
+        double busy = measure_busy_s(b->engine);
+        assert_true(busy > before && busy < clock_now_s() - start);
+        before = busy;
+    }
+}
+
 static void speeds_are_measured(void **state)
 {
     struct bed *b = *state;
@@ -232,6 +251,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(routes_from_a_file),
         cmocka_unit_test(times_add_up),
         cmocka_unit_test(loading_is_measured),
+        cmocka_unit_test(work_is_timed),
         cmocka_unit_test(speeds_are_measured),
     };
     if (argc > 1)

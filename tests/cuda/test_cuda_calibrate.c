@@ -29,6 +29,7 @@ void emu_set_memory(size_t bytes);
 
 static struct scratch dir;
 
+/* A step of many rows, one of so few that other kernels take it; answers have steps of one. */
 static const char texts[] = "{\"text\": \"an oak is a tree; a harbour is a place\"}\n"
                             "{\"text\": \"8 plus 6\"}\n";
 
@@ -111,18 +112,14 @@ static void same_files(const char *a, const char *b)
     buf_release(&y);
 }
 
-/* Steps of many rows, and of so few that other kernels take them; answers have steps of one. */
 static void as_shown(void **state)
 {
     (void)state;
-    static const int rows[] = { 64, 5 };
-    for (size_t i = 0; i < COUNT_OF(rows); i++) {
-        dstar_engine *engine = open_engine("cuda", rows[i], false);
-        run(engine, "there.gguf", false);
-        run(engine, "here.gguf", true);
-        dstar_close(engine);
-        same_files("there.gguf", "here.gguf");
-    }
+    dstar_engine *engine = open_engine("cuda", 64, false);
+    run(engine, "there.gguf", false);
+    run(engine, "here.gguf", true);
+    dstar_close(engine);
+    same_files("there.gguf", "here.gguf");
 }
 
 static float number(const struct weight *w, size_t i)
@@ -155,23 +152,21 @@ static void as_the_processor(void **state)
 {
     (void)state;
     struct weights *got, *want;
-    for (int rows = 5; rows <= 64; rows += 59) {
-        for (int cuda = 0; cuda < 2; cuda++) {
-            dstar_engine *engine = open_engine(cuda ? "cuda" : "cpu", rows, true);
-            run(engine, cuda ? "cuda.gguf" : "cpu.gguf", false);
-            dstar_close(engine);
-        }
-        assert_int_equal(weights_open(&got, in_dir("cuda.gguf"), NULL), 0);
-        assert_int_equal(weights_open(&want, in_dir("cpu.gguf"), NULL), 0);
-        assert_int_equal(weights_count(got), weights_count(want));
-        for (int i = 0; i < weights_count(want); i++) {
-            const struct weight *w = weights_at(want, i), *g = weights_find(got, w->name);
-            assert_non_null(g);
-            compare(g, w);
-        }
-        weights_close(got);
-        weights_close(want);
+    for (int cuda = 0; cuda < 2; cuda++) {
+        dstar_engine *engine = open_engine(cuda ? "cuda" : "cpu", 64, true);
+        run(engine, cuda ? "cuda.gguf" : "cpu.gguf", false);
+        dstar_close(engine);
     }
+    assert_int_equal(weights_open(&got, in_dir("cuda.gguf"), NULL), 0);
+    assert_int_equal(weights_open(&want, in_dir("cpu.gguf"), NULL), 0);
+    assert_int_equal(weights_count(got), weights_count(want));
+    for (int i = 0; i < weights_count(want); i++) {
+        const struct weight *w = weights_at(want, i), *g = weights_find(got, w->name);
+        assert_non_null(g);
+        compare(g, w);
+    }
+    weights_close(got);
+    weights_close(want);
 }
 
 static bool stop_now(void *user, double share, int64_t n_token)

@@ -11,13 +11,15 @@
 #define N_TEAM (FEW_THREADS / TEAM)
 #define N_SHORT 8       /* rows of a team, where one eight of each thread is a row ... */
 #define MANY_SHORT 4096 /* ... and there are so many of them */
+#define N_SHARE 4       /* rows of a team that several rows of activations are read for ... */
+#define MANY_SHARE 1024 /* ... where so many leave no multiprocessor without a team */
 
 /* sum[r][i] plus a thread's share of row r0 + r of weights times row i of x. wide: rows begin at
  * multiples of 16 bytes and are whole eights. */
 template <int type, int n_row, int n_x, bool wide>
 __device__ __forceinline__ void team_sums(const struct cu_few *f, int r0, float (*sum)[n_x])
 {
-    const int step = TEAM * EIGHT, ahead = wide && n_row < N_SHORT ? 4 : 1;
+    const int step = TEAM * EIGHT, ahead = !wide ? 1 : n_row < N_SHARE ? 4 : N_SHORT / n_row;
     for (int at = (int)threadIdx.x % TEAM * EIGHT; at < f->k; at += ahead * step) {
         struct cu_eight e[ahead][n_row];
 #pragma unroll
@@ -53,15 +55,33 @@ template <int n> struct cu_team {
 __host__ __device__ __forceinline__ int team_rows(const struct cu_few *f)
 {
     if (f->n > 1)
-        return 2;
+        return f->type == DT_F16 && f->rows >= MANY_SHARE ? N_SHARE : 2;
     return f->type == DT_F16 && f->k <= TEAM * EIGHT && f->rows >= MANY_SHORT ? N_SHORT : 1;
+}
+
+/* All sums over a warp of n values, each in the order of warp_sum(): half of what is left goes to
+ * other lanes at each step. Lane l gets that of value l / (WARP / n). */
+template <int n, int by = WARP / 2> __device__ __forceinline__ float warp_sums(float *x)
+{
+    const int half = n / 2;
+#pragma unroll
+    for (int i = 0; i < half; i++) {
+        float away = LANE & by ? x[i] : x[i + half];
+        x[i] = (LANE & by ? x[i + half] : x[i]) + __shfl_xor_sync(ALL_LANES, away, by);
+    }
+    if (n == 1)
+        x[0] += __shfl_xor_sync(ALL_LANES, x[0], by);
+    if constexpr (by > 1)
+        warp_sums<n == 1 ? 1 : n / 2, by / 2>(x);
+    return x[0];
 }
 
 /* Block number `block` of the product. */
 template <int type, int n_x, int n_row>
 __device__ __forceinline__ void team_product(const struct cu_few *f, int block)
 {
-    SHARED(struct cu_team<n_row * n_x>, shared);
+    const int n = n_row * n_x;
+    SHARED(struct cu_team<n>, shared);
     int warp = (int)threadIdx.x / WARP, t = (int)threadIdx.x % TEAM;
     int r0 = (block * N_TEAM + warp / TEAM_WARPS) * n_row;
     float sum[n_row][n_x] = {};
@@ -73,12 +93,9 @@ __device__ __forceinline__ void team_product(const struct cu_few *f, int block)
         team_sums<type, n_row, n_x, true>(f, r0, sum);
     else
         team_sums<type, n_row, n_x, false>(f, r0, sum);
-#pragma unroll
-    for (int j = 0; j < n_row * n_x; j++) {
-        float all = warp_sum(sum[j / n_x][j % n_x]);
-        if (LANE == 0)
-            shared.sum[warp][j] = all;
-    }
+    float mine = warp_sums<n>(sum[0]);
+    if (LANE % (WARP / n) == 0)
+        shared.sum[warp][LANE / (WARP / n)] = mine;
     __syncthreads();
     int r = t / n_x, i = t % n_x;
     if (r >= n_row || r0 + r >= f->rows || i >= f->n)
@@ -92,12 +109,11 @@ __device__ __forceinline__ void team_product(const struct cu_few *f, int block)
 template <int type, int n_x>
 __device__ __forceinline__ void few_numbers(const struct cu_few *f, int block)
 {
-    if (n_x > 1)
-        team_product<type, n_x, 2>(f, block);
-    else if (type == DT_F16 && team_rows(f) > 1)
-        team_product<type, n_x, N_SHORT>(f, block);
+    const int share = n_x > 1 ? N_SHARE : N_SHORT, other = n_x > 1 ? 2 : 1;
+    if (type == DT_F16 && team_rows(f) == share)
+        team_product<type, n_x, share>(f, block);
     else
-        team_product<type, n_x, 1>(f, block);
+        team_product<type, n_x, other>(f, block);
 }
 
 static inline int number_blocks(const struct cu_few *f)

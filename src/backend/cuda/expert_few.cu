@@ -56,12 +56,10 @@ __device__ __forceinline__ void pair_product(const struct cu_pairs *p, int pair,
 template <int type> __global__ void __launch_bounds__(FEW_THREADS, 3)
 pairs_kernel(const __grid_constant__ struct cu_pairs p)
 {
-    SHARED(struct cu_few, f);
+    struct cu_few f;
     if (!p.knows_route)
         wait_for_last();
-    if (threadIdx.x == 0)
-        pair_product(&p, (int)blockIdx.y, &f);
-    __syncthreads();
+    pair_product(&p, (int)blockIdx.y, &f);
     if (f.n_block == 0) {
         wait_for_last();
         return;

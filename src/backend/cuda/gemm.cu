@@ -3,8 +3,8 @@
  * activations arrive by themselves, some turns of 64 elements ahead; a lane makes its operands of
  * the weights in registers, right where the tensor cores want them. Of two warps that share a
  * scheduler one does so before the turn's products, the other after them, for the next turn. */
+#include "gated_impl.h"
 #include "halves_impl.h"
-#include "product_impl.h"
 #include "sixteen_impl.h"
 
 #define COLS GROUP_TILE
@@ -46,6 +46,7 @@ __host__ __device__ __forceinline__ constexpr int raw_pitch(int type)
 struct outer {
     const uint8_t *x[COLS]; /* rows of activations, of results */
     float *out[COLS];
+    float weight[COLS]; /* of gated ones */
 };
 
 /* What a block's threads share: the pointers, the codebook, `stages` turns of activations, and
@@ -91,9 +92,21 @@ __device__ __forceinline__ struct shared shared_at(struct outer *first, int stag
 struct block {
     int stages, k, n; /* activation rows */
     int n_row;
-    const uint8_t *w; /* the first row */
-    size_t pitch;
+    const uint8_t *w, *up; /* the first row */
+    size_t pitch, up_pitch;
 };
+
+/* Of a block's places for rows of weights: gate and up take turns by sixteens, so that a lane has
+ * sums of both for the same row. */
+template <bool gated> __device__ __forceinline__ int row_at(int place)
+{
+    return gated ? place / ROWS * (ROWS / 2) + place % (ROWS / 2) : place;
+}
+
+template <bool gated> __device__ __forceinline__ bool is_up(int place)
+{
+    return gated && place % ROWS >= ROWS / 2;
+}
 
 /* What lies behind a row's end is zero. */
 __device__ __forceinline__ void copy_x(const struct shared *s, const struct block *b, int turn)
@@ -107,7 +120,7 @@ __device__ __forceinline__ void copy_x(const struct shared *s, const struct bloc
 }
 
 /* Neighbouring lanes copy neighbouring pieces. */
-template <int type>
+template <int type, bool gated>
 __device__ __forceinline__ void copy_w(const struct shared *s, const struct block *b, int turn)
 {
     const int lanes = pieces_of(type) > 8 ? 16 : 8, bytes = span_bytes(type);
@@ -115,23 +128,25 @@ __device__ __forceinline__ void copy_w(const struct shared *s, const struct bloc
     int all = b->k / act_block(type) * block_bytes(type), n = min(all - from, bytes);
     int piece = (int)threadIdx.x % lanes * 16, r = (int)threadIdx.x / lanes;
     uint8_t *to = s->raw + span_slot<type>(span, b->stages) * rows * raw_pitch(type) + piece;
-    const uint8_t *at = b->w + from + (size_t)r * b->pitch + piece;
 #pragma unroll 4
-    for (int i = 0; i < lanes; i++, r += rows / lanes, at += b->pitch * (size_t)(rows / lanes)) {
+    for (int i = 0; i < lanes; i++, r += rows / lanes) {
+        bool up = is_up<gated>(r);
+        const uint8_t *at = (up ? b->up : b->w) + from + piece +
+                            (size_t)row_at<gated>(r) * (up ? b->up_pitch : b->pitch);
         int before = (int)((uintptr_t)at % 16);
-        if (r < b->n_row && piece < n + before)
+        if (row_at<gated>(r) < b->n_row && piece < n + before)
             copy_16(to + r * raw_pitch(type), at - before);
     }
 }
 
 /* A turn's activations, and the next one's weights: some warps unpack those before its end. */
-template <int type>
+template <int type, bool gated>
 __device__ __forceinline__ void copy_turn(const struct shared *s, const struct block *b, int turn)
 {
     if (turn * DEPTH < b->k)
         copy_x(s, b, turn);
     if ((turn + 1) * DEPTH < b->k && (turn + 1) % span_turns(type) == 0)
-        copy_w<type>(s, b, turn + 1);
+        copy_w<type, gated>(s, b, turn + 1);
     copy_commit();
 }
 
@@ -216,56 +231,102 @@ __device__ __forceinline__ void store(const struct outer *o, float (*sum)[2][2][
         }
 }
 
+/* A pair of lanes has two columns of two neighbouring rows: each writes one column. */
+__device__ __forceinline__ void store_gated(const struct outer *o, float (*sum)[2][2][4], int row,
+                                            int n_row, int n, float clamp)
+{
+    int odd = LANE / 4 % 2;
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++)
+#pragma unroll
+        for (int c = 0; c < 4; c++) {
+            int i = g * 16 + c / 2 * 8 + LANE % 4 * 2, r = row + c % 2 * 8 + LANE / 4 - odd;
+            const float *gate = sum[g][0][c / 2] + c % 2 * 2, *up = sum[g][1][c / 2] + c % 2 * 2;
+            float a = silu_times(gate[0], up[0], clamp) * o->weight[i];
+            float b = silu_times(gate[1], up[1], clamp) * o->weight[i + 1];
+            float other = __shfl_xor_sync(ALL_LANES, odd ? a : b, 4);
+            uint32_t two;
+            BF16_PAIR(two, odd ? other : a, odd ? b : other);
+            if (i + odd < n && r < n_row)
+                *(uint32_t *)((uint16_t *)o->out[i + odd] + r) = two;
+        }
+}
+
+template <bool gated>
+__device__ __forceinline__ void fill_outer(struct outer *o, const struct cu_product *p,
+                                           const struct cu_job *job, int i0, int n,
+                                           const struct cu_gating *g)
+{
+    for (int i = (int)threadIdx.x; i < n; i += (int)blockDim.x) {
+        int place = job->from + i0 + i;
+        o->x[i] = job_in(p, job, i0 + i);
+        if (gated) {
+            o->out[i] = (float *)(void *)((uint8_t *)p->out + (size_t)place * many_bytes(p->rows));
+            o->weight[i] = pair_weight(g, p->groups->pair[place]);
+        } else {
+            o->out[i] = job_out(p, job, i0 + i);
+        }
+    }
+}
+
 /* Grid: tiles of weights, tiles of activations, jobs; experts are told apart by the tiles. */
-template <int type>
-__global__ void __launch_bounds__(MAX_WARPS *WARP) many_kernel(struct cu_product p, int stages)
+template <int type, bool gated>
+__global__ void __launch_bounds__(MAX_WARPS *WARP)
+    many_kernel(struct cu_product p, struct cu_product up, struct cu_gating g, int stages)
 {
     SHARED_DYNAMIC(struct outer, outer);
     struct shared s = shared_at<type>(outer, stages);
-    struct cu_job job;
+    struct cu_job job, up_job;
     struct halves a[EACH];
     float sum[GROUPS][2][2][4] = {};
-    int warp = (int)threadIdx.x / WARP, rows = (int)blockDim.x, row0 = (int)blockIdx.x * rows, i0;
-    if (!tile_at(&p, (int)blockIdx.y, &job, &i0))
+    int warp = (int)threadIdx.x / WARP, rows = (int)blockDim.x / (gated ? 2 : 1), i0;
+    int row0 = (int)blockIdx.x * rows;
+    if (!tile_at(&p, (int)blockIdx.y, &job, &i0) ||
+        (gated && !tile_at(&up, (int)blockIdx.y, &up_job, &i0)))
         return;
     struct block b = { stages, p.k, min(job.n - i0, COLS), min(p.rows - row0, rows),
-                       job_row(&p, &job, row0).row, job.w.pitch };
-    for (int i = (int)threadIdx.x; i < b.n; i += rows) {
-        outer->x[i] = job_in(&p, &job, i0 + i);
-        outer->out[i] = job_out(&p, &job, i0 + i);
-    }
+                       job_row(&p, &job, row0).row,
+                       gated ? job_row(&up, &up_job, row0).row : NULL, job.w.pitch,
+                       gated ? up_job.w.pitch : 0 };
+    fill_outer<gated>(outer, &p, &job, i0, b.n, &g);
     if (type == DT_IQ2_XXS)
         book_write(s.book, p.tables);
     struct mine m;
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
-        int r = row0 + warp * ROWS + LANE / 4 + 8 * i;
-        struct cu_src src = job_row(&p, &job, r < p.rows ? r : p.rows - 1);
+        int place = warp * ROWS + LANE / 4 + 8 * i;
+        int r = row0 + min(row_at<gated>(place), b.n_row - 1);
+        struct cu_src src = is_up<gated>(place) ? job_row(&up, &up_job, r) : job_row(&p, &job, r);
         m.before[i] = (uint32_t)(uintptr_t)src.row;
         m.scale[i] = src.scale;
     }
     __syncthreads();
     int turns = (p.k + DEPTH - 1) / DEPTH;
     bool late = warp / 4 % 2;
-    copy_w<type>(&s, &b, 0);
+    copy_w<type, gated>(&s, &b, 0);
     for (int turn = 0; turn < stages - 1; turn++)
-        copy_turn<type>(&s, &b, turn);
+        copy_turn<type, gated>(&s, &b, turn);
     for (int turn = 0; turn < turns; turn++) {
         wait_for_turn(stages);
-        copy_turn<type>(&s, &b, turn + stages - 1);
+        copy_turn<type, gated>(&s, &b, turn + stages - 1);
         if (!late || turn == 0)
             unpack<type>(a, &s, &b, &m, turn);
         multiply(sum, a, s.x + (turn & (stages - 1)) * COLS, b.n);
         if (late && turn + 1 < turns)
             unpack<type>(a, &s, &b, &m, turn + 1);
     }
-    store(outer, sum, row0 + warp * ROWS, p.rows, b.n);
+    if (gated)
+        store_gated(outer, sum, row0 + warp * ROWS / 2, p.rows, b.n, g.clamp);
+    else
+        store(outer, sum, row0 + warp * ROWS, p.rows, b.n);
 }
 
 /* Half as many warps where memory is short, where a wide block for each multiprocessor would leave
  * some without, and for experts: their blocks begin with a chain of look-ups, and end soon, which
  * hides behind a second block of the multiprocessor. */
-template <int type> static void many(struct dev *d, const struct cu_product *p, int n_job)
+template <int type, bool gated>
+static void many(struct dev *d, const struct cu_product *p, int n_job, const struct cu_product *up,
+                 const struct cu_gating *g)
 {
     size_t room = cuda_of(d)->shared_max;
     unsigned tiles = tiles_of(p) * (unsigned)n_job, warps = MAX_WARPS;
@@ -273,22 +334,37 @@ template <int type> static void many(struct dev *d, const struct cu_product *p, 
         blocks_for((size_t)p->rows, warps * ROWS) * tiles < (unsigned)cuda_of(d)->n_multi ||
         shared_bytes(type, (int)warps * ROWS, 2) > room)
         warps /= 2;
-    int rows = (int)warps * ROWS, stages = shared_bytes(type, rows, 4) > room ? 2 : 4;
-    dim3 grid(blocks_for((size_t)p->rows, (size_t)rows), tiles_of(p), (unsigned)n_job);
-    (void)cudaFuncSetAttribute(many_kernel<type>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               (int)shared_bytes(type, rows, stages));
-    LAUNCH(d, many_kernel<type>, grid, (unsigned)rows, shared_bytes(type, rows, stages), *p,
-           stages);
+    int places = (int)warps * ROWS, stages = shared_bytes(type, places, 4) > room ? 2 : 4;
+    size_t bytes = shared_bytes(type, places, stages);
+    dim3 grid(blocks_for((size_t)p->rows, (size_t)(gated ? places / 2 : places)), tiles_of(p),
+              (unsigned)n_job);
+    (void)cudaFuncSetAttribute(many_kernel<type, gated>,
+                               cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+    LAUNCH(d, (many_kernel<type, gated>), grid, (unsigned)places, bytes, *p, *up, *g, stages);
+}
+
+template <bool gated>
+static void many_of(struct dev *d, const struct cu_product *p, int n_job,
+                    const struct cu_product *up, const struct cu_gating *g)
+{
+    switch (p->type) {
+    case DT_Q8_0: many<DT_Q8_0, gated>(d, p, n_job, up, g); return;
+    case DT_MXFP4: many<DT_MXFP4, gated>(d, p, n_job, up, g); return;
+    case DT_FP4: many<DT_FP4, gated>(d, p, n_job, up, g); return;
+    case DT_Q2_K: many<DT_Q2_K, gated>(d, p, n_job, up, g); return;
+    case DT_Q4_K: many<DT_Q4_K, gated>(d, p, n_job, up, g); return;
+    default: many<DT_IQ2_XXS, gated>(d, p, n_job, up, g);
+    }
 }
 
 void cuda_product_many(struct dev *d, const struct cu_product *p, int n_job)
 {
-    switch (p->type) {
-    case DT_Q8_0: many<DT_Q8_0>(d, p, n_job); return;
-    case DT_MXFP4: many<DT_MXFP4>(d, p, n_job); return;
-    case DT_FP4: many<DT_FP4>(d, p, n_job); return;
-    case DT_Q2_K: many<DT_Q2_K>(d, p, n_job); return;
-    case DT_Q4_K: many<DT_Q4_K>(d, p, n_job); return;
-    default: many<DT_IQ2_XXS>(d, p, n_job);
-    }
+    struct cu_gating none = {};
+    many_of<false>(d, p, n_job, p, &none);
+}
+
+void cuda_gated_many(struct dev *d, const struct cu_product *gate, const struct cu_product *up,
+                     const struct cu_gating *g)
+{
+    many_of<true>(d, gate, 1, up, g);
 }

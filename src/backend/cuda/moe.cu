@@ -1,6 +1,7 @@
 /* moe.cu - routed experts. Their pairs are grouped on the device (group.cu), so that the host need
- * not wait for the route; then gate and up, the gate with the routing weight, and down are products
- * with a job for every expert that is used. */
+ * not wait for the route; then gate and up with the routing weight, and down, are products with a
+ * job for every expert that is used. */
+#include "gated_impl.h"
 #include "group_impl.h"
 #include "pairs_impl.h"
 #include "round_impl.h"
@@ -15,11 +16,9 @@ extern "C" {
 
 struct cu_gate {
     float *gate, *up; /* [n_pair][n_mid] in the order of lists */
-    int n_mid, n_used;
-    const float *weight;
-    size_t weight_pitch;
+    int n_mid;
     const struct cu_groups *groups;
-    float clamp;
+    struct cu_gating gating;
 };
 
 /* gate := weight * silu(gate) * up. Grid: elements, places in the lists. */
@@ -28,12 +27,9 @@ __global__ void __launch_bounds__(THREADS) gate_kernel(struct cu_gate g)
     size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x, row = blockIdx.y;
     if (i >= (size_t)g.n_mid || (int)row >= g.groups->first[g.groups->n_active])
         return;
-    int pair = g.groups->pair[row];
-    float weight = g.weight[(size_t)(pair / g.n_used) * g.weight_pitch + pair % g.n_used];
-    float *at = g.gate + row * g.n_mid + i, a = *at, b = g.up[row * g.n_mid + i];
-    a = a > g.clamp ? g.clamp : a;
-    b = b > g.clamp ? g.clamp : b < -g.clamp ? -g.clamp : b;
-    *at = a / (1 + expf(-a)) * b * weight;
+    float *at = g.gate + row * g.n_mid + i;
+    *at = silu_times(*at, g.up[row * g.n_mid + i], g.gating.clamp) *
+          pair_weight(&g.gating, g.groups->pair[row]);
 }
 
 /* ---- the op -------------------------------------------------------------------------------- */
@@ -132,12 +128,11 @@ static void take_workspace(struct dev *d, struct experts *p)
 
 /* One of the three matrices for every used expert: rows of x to places in the lists, or those to
  * pairs. */
-static void product(struct dev *d, struct experts *p, int which, float *out)
+static struct cu_product product_of(struct dev *d, const struct experts *p, int which)
 {
     const struct tensor *w = matrix(&p->some->e[0], which);
     struct cu_product c;
     bool down = which == DOWN;
-    bool rounds = !cuda_of(d)->exact && act_block(w->type);
     memset(&c, 0, sizeof c);
     c.type = w->type;
     c.k = w->cols;
@@ -154,21 +149,60 @@ static void product(struct dev *d, struct experts *p, int which, float *out)
     c.out_pairs = down;
     c.x = (const uint8_t *)(down ? (void *)p->gate : p->x->data);
     c.x_pitch = down ? (size_t)p->n_mid * sizeof(float) : p->x->pitch;
-    c.out = out;
+    c.out = down ? (float *)p->part->data : which == GATE ? p->gate : p->up;
     c.out_pitch = down ? p->part->pitch / sizeof(float) : (size_t)p->n_mid;
-    if (rounds) {
-        struct cu_pack pack = { c.x, c.x_pitch, p->packed, c.k, 0, down ? p->n_pair : p->x->rows,
-                                many_bytes(c.k) };
-        cuda_pack_many(d, &pack);
-        c.x = p->packed;
-        c.x_pitch = many_bytes(c.k);
-    }
-    if (rounds)
+    return c;
+}
+
+static bool rounds(const struct dev *d, const struct experts *p, int which)
+{
+    return !cuda_of(d)->exact && act_block(matrix(&p->some->e[0], which)->type);
+}
+
+static void pack(struct dev *d, const struct experts *p, struct cu_product *c, int n)
+{
+    struct cu_pack pack = { c->x, c->x_pitch, p->packed, c->k, 0, n, many_bytes(c->k) };
+    cuda_pack_many(d, &pack);
+    c->x = p->packed;
+    c->x_pitch = pack.to_pitch;
+}
+
+static void product(struct dev *d, const struct experts *p, int which)
+{
+    struct cu_product c = product_of(d, p, which);
+    if (rounds(d, p, which)) {
+        pack(d, p, &c, which == DOWN ? p->n_pair : p->x->rows);
         cuda_product_many(d, &c, 1);
-    else if (p->x->rows > FEW_MAX)
+    } else if (p->x->rows > FEW_MAX) {
         cuda_product_many_exact(d, &c, 1);
-    else
+    } else {
         cuda_product_few_exact(d, &c, MIN(p->n_pair, p->some->n));
+    }
+}
+
+static struct cu_gating gating(const struct experts *p)
+{
+    return { (const float *)p->route->weight.data, p->route->weight.pitch / sizeof(float),
+             p->g.n_used, p->clamp };
+}
+
+/* Gate and up in one launch, whose results are packed as down wants them; nobody may be shown them.
+ * Else false. */
+static bool run_gated(struct dev *d, const struct experts *p)
+{
+    const struct tensor *gate = &p->some->e[0].gate, *up = &p->some->e[0].up;
+    if (d->watch || gate->type != up->type || p->n_mid % 2 || !rounds(d, p, GATE) ||
+        !rounds(d, p, DOWN))
+        return false;
+    struct cu_product c[N_MATRIX];
+    for (int i = 0; i < N_MATRIX; i++)
+        c[i] = product_of(d, p, i);
+    struct cu_gating g = gating(p);
+    pack(d, p, &c[GATE], p->x->rows);
+    cuda_gated_many(d, &c[GATE], &c[UP], &g);
+    c[DOWN].x_pitch = many_bytes(p->n_mid);
+    cuda_product_many(d, &c[DOWN], 1);
+    return true;
 }
 
 static struct cu_matrices matrices(const struct experts *p, int which)
@@ -256,16 +290,16 @@ static void run_experts(struct dev *d, struct experts *p)
         return;
     }
     cuda_group(d, &p->g);
-    product(d, p, GATE, p->gate);
-    product(d, p, UP, p->up);
-    struct cu_gate g = { p->gate, p->up, p->n_mid, p->g.n_used,
-                         (const float *)p->route->weight.data,
-                         p->route->weight.pitch / sizeof(float), p->g.groups, p->clamp };
+    if (run_gated(d, p))
+        return;
+    product(d, p, GATE);
+    product(d, p, UP);
+    struct cu_gate g = { p->gate, p->up, p->n_mid, p->g.groups, gating(p) };
     dim3 grid(blocks_for((size_t)p->n_mid, THREADS), (unsigned)p->n_pair);
     LAUNCH(d, gate_kernel, grid, THREADS, 0, g);
     if (d->watch)
         (d->watch->sums ? sum_pairs : show_pairs)(d, p);
-    product(d, p, DOWN, (float *)p->part->data);
+    product(d, p, DOWN);
 }
 
 void cuda_experts(struct dev *d, struct tensor *part, const struct expert_set *some,

@@ -3,6 +3,7 @@
 #ifndef DS_PACKED_IMPL_H
 #define DS_PACKED_IMPL_H
 
+#include "gated_impl.h"
 #include "times_impl.h"
 #include "walk_impl.h"
 
@@ -52,9 +53,7 @@ __device__ __forceinline__ float two_sums(float a, float b, int lanes)
 
 __device__ __forceinline__ float gated(const struct cu_few *f, float a, float b)
 {
-    a = a > f->clamp ? f->clamp : a;
-    b = b > f->clamp ? f->clamp : b < -f->clamp ? -f->clamp : b;
-    return a / (1 + expf(-a)) * b * f->weight;
+    return silu_times(a, b, f->clamp) * f->weight;
 }
 
 /* A tile's rows are complete. */

@@ -95,7 +95,7 @@ __device__ __forceinline__ void rare_job(const struct few_list *l, const struct 
 }
 
 template <int n_x, int with>
-__global__ void __launch_bounds__(FEW_THREADS, n_x == 1 && with == WITH_Q8_0 ? 3 : 2)
+__global__ void __launch_bounds__(FEW_THREADS, n_x == 1 && !(with & WITH_REST) ? 3 : 2)
 list_kernel(const __grid_constant__ few_list l)
 {
     int j = 0, block = (int)blockIdx.x;

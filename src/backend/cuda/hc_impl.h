@@ -29,6 +29,29 @@ __device__ __forceinline__ float2 two_of_fn(const struct cu_hc *hc, int i, size_
     return { __uint_as_float(two << 16), __uint_as_float(two & 0xffff0000) };
 }
 
+/* Four elements, of which n are there; aligned: at multiples of 16 bytes, all or none. */
+__device__ __forceinline__ float4 load_four(const float *x, int n, bool aligned)
+{
+    if (aligned && n > 0)
+        return *(const float4 *)x;
+    return { n > 0 ? x[0] : 0, n > 1 ? x[1] : 0, n > 2 ? x[2] : 0, n > 3 ? x[3] : 0 };
+}
+
+__device__ __forceinline__ void store_four(float *to, float4 x, int n, bool aligned)
+{
+    const float each[4] = { x.x, x.y, x.z, x.w };
+    if (aligned && n > 0)
+        *(float4 *)to = x;
+    else
+        for (int i = 0; i < 4 && i < n; i++)
+            to[i] = each[i];
+}
+
+__device__ __forceinline__ float add_four(float4 a, float4 b, float sum)
+{
+    return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, sum))));
+}
+
 /* How fn lies: in float32 or float16 at addresses of two elements, or otherwise. */
 enum layout { PAIRS_F32, PAIRS_F16, ANY };
 

@@ -27,12 +27,6 @@ struct coming {
     float4 x[ROWS];
 };
 
-/* Four elements of which n are there. */
-__device__ __forceinline__ float4 four_at(const float *x, int n)
-{
-    return { n > 0 ? x[0] : 0, n > 1 ? x[1] : 0, n > 2 ? x[2] : 0, n > 3 ? x[3] : 0 };
-}
-
 /* Elements at and at + 1 of row i of fn, up to `last`. */
 template <enum layout layout>
 __device__ __forceinline__ uint2 raw_pair(const struct cu_hc *hc, int i, int at, int last)
@@ -72,7 +66,7 @@ __device__ __forceinline__ void fetch(struct coming *c, const struct cu_hc *hc,
     }
 #pragma unroll
     for (int r = 0; r < ROWS; r++)
-        c->x[r] = four_at(x[r], s->last - k - 4 * LANE);
+        c->x[r] = load_four(x[r], s->last - k - 4 * LANE, false);
 }
 
 template <enum layout layout>
@@ -86,11 +80,6 @@ __device__ __forceinline__ void place_fn(struct fn_tile *t, const struct coming 
         float2 whole = { __uint_as_float(f.x), __uint_as_float(f.y) };
         to[threadIdx.x + j * THREADS] = layout == PAIRS_F16 ? halves : whole;
     }
-}
-
-__device__ __forceinline__ float add_four(float4 a, float4 b, float sum)
-{
-    return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, sum))));
 }
 
 /* sum: [NUMBERS][ROWS]. */

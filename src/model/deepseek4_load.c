@@ -449,6 +449,9 @@ static void place_experts(struct loader *ld, struct dsv4_layer *w, int block)
     w->experts.far = far->mem;
     if (!is_whole(ld))
         w->experts.there = place(ld, w->experts.e, bytes);
+    if (!ld->failed && dev_slots_take(ld->m->dev, &w->experts, ld->split->n_slot,
+                                      expert_split_each(&ld->m->map, layer_of(ld)), ld->e) < 0)
+        ld->failed = true;
 }
 
 static struct expert_extent extent_of(const struct weight *w)

@@ -91,6 +91,14 @@ int dev_ahead_take(struct dev *d, size_t bytes, int n, struct err *e)
     return d->ops->take_ahead(d, bytes, n, e);
 }
 
+int dev_slots_take(struct dev *d, struct expert_set *set, int n, uint64_t each, struct err *e)
+{
+    n = MIN(n, MAX_SLOT);
+    if (n < 1 || each == 0 || set->far_bytes == 0 || set->n > MAX_PLACE)
+        return 0;
+    return d->ops->take_slots(d, set, n, (size_t)each, e);
+}
+
 struct tensor dev_look(struct dev *d, const struct tensor *t)
 {
     return d->ops->look ? d->ops->look(d, t) : *t;

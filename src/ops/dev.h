@@ -135,6 +135,11 @@ void dev_host_give_back(struct dev *d, void *mem);
  * device is closed. */
 int dev_ahead_take(struct dev *d, size_t bytes, int n, struct err *e);
 
+/* Up to n slots for the set's far experts, which take `each` bytes, gate first; none where n or
+ * each is 0 or nothing is far. Until the device is closed. */
+struct expert_set;
+int dev_slots_take(struct dev *d, struct expert_set *set, int n, uint64_t each, struct err *e);
+
 /* A tensor in the device's memory as the host can read it: itself, or a copy for which all queued
  * work was waited for. Valid until the third look after it. data NULL after a failure. */
 struct tensor dev_look(struct dev *d, const struct tensor *t);

@@ -80,12 +80,34 @@ struct expert {
     struct tensor gate, up, down;
 };
 
+/* Places in the memory of a device that is apart for far experts of a layer that few rows used
+ * last; the device itself says whose they are. */
+#define MAX_SLOT 256
+#define MAX_PLACE 1024 /* experts of a set that has slots; their ids are 0, 1, ... */
+enum { PLACE_NEAR = -2, PLACE_FAR = -1 }; /* else a slot's number */
+struct far_state {
+    int tick;            /* steps so far */
+    unsigned arrived;    /* blocks of the kernel that copies */
+    uint64_t fetched;    /* experts that were brought, or read where they lie */
+    int used[MAX_SLOT];  /* tick of its last use */
+    int owner[MAX_SLOT]; /* expert; -1: none */
+    int place[MAX_PLACE];
+};
+struct far_slots {
+    int n;
+    uint8_t *mem; /* [n] of `each` bytes */
+    size_t each;
+    const struct expert *home; /* [set.n] on the device: where they are read otherwise */
+    struct far_state *state;  /* on the device */
+};
+
 struct expert_set {
     int n;
     const struct expert *e;     /* ascending id */
     const struct expert *there; /* the same in memory of a device that is apart; NULL: not there */
     const void *far;            /* what of them lies in the host's memory, one after another */
     size_t far_bytes;
+    struct far_slots slots; /* n 0: none; `there` changes with them */
 };
 
 /* Between two sublayers: what the one behind gave, and what the next one is. */

@@ -72,6 +72,8 @@ struct ops {
     void (*stall)(struct dev *, double);
     void (*give_back)(struct dev *, void *);
     int (*take_ahead)(struct dev *, size_t, int, struct err *);    /* dev_ahead_take() */
+    int (*take_slots)(struct dev *, struct expert_set *, int, size_t,
+                      struct err *);                               /* dev_slots_take() */
     int (*take_host)(struct dev *, void **, size_t, struct err *); /* dev_host_take() */
     void (*give_back_host)(struct dev *, void *);
     size_t (*left)(const struct dev *, size_t *all);

@@ -319,7 +319,7 @@ static void tell_memory(const struct engine *e)
     const struct budget *b = &e->budget;
     const struct expert_split *s = &e->split;
     size_t rest = b->scratch + b->cache + b->session * (size_t)b->n_session + s->near_bytes +
-                  s->ahead_bytes;
+                  s->ahead_bytes + s->slot_bytes;
     log_put(&e->log, LOG_INFO, "%s: device %s: %s of weights that every token needs, %d of %d "
             "experts (%s), %s of cache for %d tokens, %s of a conversation's state, %s for a step; "
             "%s stay free", e->path, e->dev->name,
@@ -329,8 +329,10 @@ static void tell_memory(const struct engine *e)
             bytes_text((double)less(dev_memory_left(e->dev), rest)).s);
     if (!expert_split_all(s))
         log_put(&e->log, LOG_INFO, "%s: memory of the host: %s, page-locked, for the other %d "
-                "experts; of the device: %s to copy them to, layer by layer, for long prompts",
-                e->path, bytes_text((double)(s->bytes - s->near_bytes)).s, s->n - s->n_near,
+                "experts; of the device: %s for those used last, %d of each layer, and %s to copy "
+                "them to, layer by layer, for long prompts", e->path,
+                bytes_text((double)(s->bytes - s->near_bytes)).s, s->n - s->n_near,
+                bytes_text((double)s->slot_bytes).s, s->n_slot,
                 bytes_text((double)s->ahead_bytes).s);
 }
 
@@ -355,7 +357,7 @@ static int split_experts(struct engine *e, const struct dstar_options *o, struct
         return popular;
     size_t room = e->budget.experts - e->budget.experts / 512, host = host_room(e, o);
     int code = expert_split_open(&e->split, model_expert_map(e->model), popular ? p.count : NULL,
-                                 e->budget.is_streaming ? room : SIZE_MAX, err);
+                                 e->budget.is_streaming ? room : SIZE_MAX, host, err);
     if (popular)
         free(p.count);
     const struct expert_split *s = &e->split;

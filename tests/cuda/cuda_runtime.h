@@ -136,13 +136,18 @@ static inline void __syncthreads()
 }
 
 /* Three, so that the one to be used next but one is cleared when nobody looks at it. */
-static inline int __syncthreads_or(int x)
+static inline int __syncthreads_count(int x)
 {
     int turn = emu.now->n_or++ % 3;
-    emu.any[turn] |= x != 0;
+    emu.any[turn] += x != 0;
     __syncthreads();
     emu.any[(turn + 2) % 3] = 0;
     return emu.any[turn];
+}
+
+static inline int __syncthreads_or(int x)
+{
+    return __syncthreads_count(x) > 0;
 }
 
 static inline void __syncwarp(unsigned mask = 0xffffffff)
@@ -497,6 +502,15 @@ static inline unsigned __byte_perm(unsigned lo, unsigned hi, unsigned at)
         x |= (unsigned)(all >> (at >> 4 * i & 7) * 8 & 255) << 8 * i;
     }
     return x;
+}
+
+/* Blocks run one after another. */
+static inline void __threadfence() {}
+static inline unsigned atomicInc(unsigned *p, unsigned last)
+{
+    unsigned old = *p;
+    *p = old >= last ? 0 : old + 1;
+    return old;
 }
 
 template <class T> static inline T atomicAdd(T *p, T x)

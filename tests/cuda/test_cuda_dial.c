@@ -12,6 +12,7 @@
 #include "unit/scratch_dir.h"
 
 #include "cpu.h"
+#include "deepseek4.h"
 #include "dwarfstar.h"
 #include "engine.h"
 #include "flow.h"
@@ -253,6 +254,59 @@ static void made_where_they_lie(void **state)
         assert_in_range(n[l], s.n_near / N_LAYER, s.n_near / N_LAYER + 1);
 }
 
+/* What the device says of a layer's slots is true: a slot has its owner's bytes, and kernels find
+ * them there. */
+static int check_slots(struct dev *d, const struct expert_set *set)
+{
+    const struct far_slots *slots = &set->slots;
+    static struct far_state s;
+    struct expert there[N_EXPERT], home[N_EXPERT];
+    uint8_t *held = malloc(slots->each);
+    int n_held = 0;
+    assert_non_null(held);
+    dev_copy(d, &s, slots->state, sizeof s);
+    dev_copy(d, there, set->there, sizeof there);
+    dev_copy(d, home, slots->home, sizeof home);
+    for (int e = 0; e < N_EXPERT; e++) {
+        int slot = s.place[e];
+        const uint8_t *at = slot < 0 ? home[e].gate.data : slots->mem + (size_t)slot * slots->each;
+        assert_ptr_equal(there[e].gate.data, at);
+        assert_int_equal((uint8_t *)there[e].down.data - at,
+                         (uint8_t *)home[e].down.data - (uint8_t *)home[e].gate.data);
+        if (slot < 0)
+            continue;
+        assert_true(slot < slots->n && s.owner[slot] == e);
+        assert_in_range(s.used[slot], 1, s.tick);
+        dev_copy(d, held, at, slots->each);
+        assert_memory_equal(held, home[e].gate.data, slots->each);
+        n_held++;
+    }
+    free(held);
+    assert_true(n_held > 0 && s.arrived == 0);
+    return (int)s.fetched;
+}
+
+/* Experts of a layer's slots are not fetched again: the same text twice in a row, one token at a
+ * time, fetches less the second time than the experts it uses. */
+static void those_used_last_stay(void **state)
+{
+    struct bed *b = *state;
+    struct dstar_options o = options(b->file.path);
+    o.gpu_memory_bytes = room_for(b, .6);
+    dstar_engine *engine = open_with(&o);
+    const struct engine *e = engine_of(engine);
+    assert_true(e->split.n_slot > 0 && !expert_split_all(&e->split));
+    int fetched[2] = { 0 }, used = N_TOK * N_LAYER * model_info(e->model)->n_used;
+    for (int turn = 0; turn < 2; turn++) {
+        free(say(engine, 1));
+        for (int l = 0; l < N_LAYER; l++)
+            fetched[turn] += check_slots(e->dev, &e->model->layer[l].experts);
+    }
+    assert_true(fetched[0] > 0 && fetched[0] < used);
+    assert_true(fetched[1] >= fetched[0] && fetched[1] < 2 * used);
+    dstar_close(engine);
+}
+
 /* All of the last layer, and the last expert of the others. */
 static bool is_popular(int key)
 {
@@ -277,7 +331,7 @@ static void popular_ones_lie_near(void **state)
     buf_release(&text);
     snprintf(path, sizeof path, "%s", scratch_file(&b->dir, "popular"));
     o.popular = path;
-    o.gpu_memory_bytes = room_for(b, .6);
+    o.gpu_memory_bytes = room_for(b, .9);
     struct expert_split s = compare(b, &o);
     assert_true(s.n_near > N_EXPERT + N_LAYER - 1 && s.n_near < s.n);
     for (int k = 0; k < s.n; k++)
@@ -324,6 +378,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_share),
+        cmocka_unit_test(those_used_last_stay),
         cmocka_unit_test(made_where_they_lie),
         cmocka_unit_test(popular_ones_lie_near),
         cmocka_unit_test(does_not_fit),

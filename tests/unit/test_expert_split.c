@@ -45,9 +45,11 @@ static void check_sums(const struct expert_split *s, const struct expert_map *ma
     assert_int_equal(n, s->n_near);
     assert_int_equal(s->near_bytes, (uint64_t)n * BYTES);
     assert_int_equal(far, s->bytes - s->near_bytes);
-    assert_true(s->near_bytes + s->ahead_bytes <= room);
+    uint64_t taken = s->near_bytes + s->ahead_bytes + s->slot_bytes;
+    assert_true(taken <= room);
     if (!expert_split_all(s)) /* and not an expert less */
-        assert_true(s->near_bytes + s->ahead_bytes + BYTES > room);
+        assert_true(taken + BYTES > room);
+    assert_int_equal(s->slot_bytes, s->n_slot * (N_LAYER - 1) * BYTES);
 }
 
 static void every_layer_has_its_share(void **state)
@@ -57,7 +59,7 @@ static void every_layer_has_its_share(void **state)
         struct expert_split s;
         struct err e = { 0 };
         uint64_t room = (uint64_t)(N_KEY - N_EXPERT) * BYTES * (uint64_t)share / 16;
-        assert_int_equal(expert_split_open(&s, map, NULL, room, &e), 0);
+        assert_int_equal(expert_split_open(&s, map, NULL, room, UINT64_MAX, &e), 0);
         check_sums(&s, map, room);
         assert_int_equal(expert_split_all(&s), share == 16);
         int each = s.n_near / (N_LAYER - 1);
@@ -81,11 +83,11 @@ static void the_most_used_come_first(void **state)
     static uint32_t count[N_KEY];
     struct expert_split s;
     struct err e = { 0 };
-    uint64_t room = (uint64_t)N_EXPERT * BYTES;
+    uint64_t room = (uint64_t)N_EXPERT * 2 * BYTES;
     uint32_t least = UINT32_MAX, most = 0;
     for (int k = 0; k < N_KEY; k++)
         count[k] = (uint32_t)k * 2654435769u >> 8;
-    assert_int_equal(expert_split_open(&s, map, count, room, &e), 0);
+    assert_int_equal(expert_split_open(&s, map, count, room, UINT64_MAX, &e), 0);
     check_sums(&s, map, room);
     for (int k = N_EXPERT; k < N_KEY; k++) {
         least = s.near[k] && count[k] < least ? count[k] : least;
@@ -96,11 +98,40 @@ static void the_most_used_come_first(void **state)
     expert_split_close(&s);
 }
 
+/* For those used last: the more, the fewer of all there is room for. */
+static void slots_take_what_is_wanting(void **state)
+{
+    const struct expert_map *map = *state;
+    const uint64_t all = (uint64_t)(N_KEY - N_EXPERT) * BYTES;
+    assert_int_equal(expert_split_each(map, 0), 0);
+    assert_int_equal(expert_split_each(map, 1), BYTES);
+    for (int share = 1; share < 16; share++) {
+        struct expert_split s;
+        struct err e = { 0 };
+        uint64_t room = all * (uint64_t)share / 16;
+        assert_int_equal(expert_split_open(&s, map, NULL, room, UINT64_MAX, &e), 0);
+        check_sums(&s, map, room);
+        double c = (double)(room - s.ahead_bytes) / (double)all;
+        assert_true(s.n_slot <= N_EXPERT * c * (1 - c) && s.n_slot + 1 > N_EXPERT * c * (1 - c));
+        uint64_t far = s.bytes - s.near_bytes;
+        expert_split_close(&s);
+        /* fewer, or none, where the far ones have less room */
+        assert_int_equal(expert_split_open(&s, map, NULL, room, far - 1, &e), 0);
+        check_sums(&s, map, room);
+        assert_true(s.n_slot == 0 || s.bytes - s.near_bytes < far);
+        expert_split_close(&s);
+        assert_int_equal(expert_split_open(&s, map, NULL, room, all - room, &e), 0);
+        assert_int_equal(s.n_slot, 0);
+        expert_split_close(&s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_layer_has_its_share),
         cmocka_unit_test(the_most_used_come_first),
+        cmocka_unit_test(slots_take_what_is_wanting),
     };
     return cmocka_run_group_tests(tests, make, drop);
 }

@@ -104,6 +104,7 @@ void cuda_close(struct dev *d)
     cuda_forget_steps(c);
     cuda_stage_free(&c->plain);
     cuda_free_ahead(&c->ahead);
+    cuda_free_slots(c->slots);
     cudaFree(c->tables);
     for (int i = 0; i < N_LOOK; i++)
         cudaFreeHost(c->look[i]);

@@ -58,6 +58,7 @@ struct cuda {
     int n_lane;
     cudaEvent_t mark[DEV_MARKS];    /* for measuring; 0: never set */
     struct cu_ahead ahead;
+    struct cu_slots *slots; /* all layers' */
     char describe[160];
 };
 
@@ -79,6 +80,10 @@ void cuda_launched(struct dev *d, const char *kernel);
 /* Where kernels find the experts: copied ahead, or set->there. */
 const struct expert *cuda_ahead(struct dev *d, const struct expert_set *set);
 void cuda_free_ahead(struct cu_ahead *a);
+
+/* Experts that few rows are about to use, from the host's memory to the set's slots. */
+void cuda_bring(struct dev *d, const struct expert_set *set, const struct route *route);
+void cuda_free_slots(struct cu_slots *first);
 
 /* The next kernel does not follow a kernel: it begins when all that is queued is done. */
 void cuda_interrupted(struct dev *d);

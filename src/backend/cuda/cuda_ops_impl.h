@@ -68,6 +68,7 @@ void cuda_experts(struct dev *, struct tensor *, const struct expert_set *, cons
                   const struct tensor *, float);
 void cuda_experts_ahead(struct dev *, const struct expert_set *, int);
 int cuda_take_ahead(struct dev *, size_t, int, struct err *);
+int cuda_take_slots(struct dev *, struct expert_set *, int, size_t, struct err *);
 void cuda_sum_experts(struct dev *, struct tensor *, const struct tensor *, const struct route *);
 void cuda_sum_experts_add(struct dev *, struct tensor *, const struct tensor *,
                           const struct route *, const struct tensor *);

@@ -29,6 +29,7 @@ void cuda_ops_fill(struct ops *ops)
     ops->take_host = cuda_host_new;
     ops->give_back_host = cuda_host_free;
     ops->take_ahead = cuda_take_ahead;
+    ops->take_slots = cuda_take_slots;
     ops->left = cuda_memory_left;
     ops->embed = cuda_embed;
     ops->gather = cuda_gather;

@@ -225,6 +225,7 @@ static bool pairs_serve(struct dev *d, const struct experts *p)
 static void run_pairs(struct dev *d, const struct experts *p)
 {
     struct cu_pairs c;
+    cuda_bring(d, p->some, p->route);
     memset(&c, 0, sizeof c);
     c.set = { p->g.n_set, p->g.first_id, p->g.id };
     c.route = p->g.route;

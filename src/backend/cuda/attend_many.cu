@@ -3,8 +3,7 @@
  *
  * Keys are unpacked once to bfloat16, which holds them exactly, and multiplied by tensor cores;
  * queries and weights go in as sums of two bfloat16. Turns of KEYS keys share one softmax whose
- * maximum rises: what was summed before is then scaled down. Half of the next turn's keys are on
- * their way while values are summed, the other half while that one is unpacked. */
+ * maximum rises: what was summed before is then scaled down. */
 #include "attend_impl.h"
 #include "mma_impl.h"
 #include "unpack_impl.h"
@@ -12,7 +11,7 @@
 #define MAX_DIM 512
 #define PITCH (MAX_DIM + 8) /* so that eight rows begin in different banks */
 #define TEAM 4              /* threads that weigh one head's keys */
-#define KNOWN 1024          /* keys whose places are looked up together */
+#define KNOWN 256           /* keys whose places are looked up together */
 
 /* Grid's block: TEAM * HEADS threads. To score, a warp takes 16 heads and every second 8 keys; to
  * sum, 32 heads and a quarter of the dimensions. */
@@ -79,42 +78,30 @@ __device__ __forceinline__ void find_keys(struct attend_tile<HEADS, KEYS> *t,
                                           const struct attending *p, const struct cu_view *v,
                                           int j0)
 {
-    int last = (v->n - j0 + 15) / 16 * 16;
-#pragma unroll
     for (int k = (int)threadIdx.x; k < KNOWN; k += HEADS * TEAM)
-        if (k < last)
-            t->row[k] = key_row(&p->step.shape, v, j0 + k < v->n ? j0 + k : j0);
+        t->row[k] = key_row(&p->step.shape, v, j0 + k < v->n ? j0 + k : j0);
 }
 
-/* What a lane brings of its warp's n keys of a turn, of one half of their dimensions. */
-template <int n> struct coming {
-    struct packed x[n];
-};
-
-#define HALF (WARP * EACH)
-static_assert(MAX_DIM == 2 * HALF, "a key comes in two halves");
-
-/* Dimensions from e on of keys whose places begin at `row`, up to a multiple of 16. */
-template <int n>
-__device__ __forceinline__ void fetch_keys(struct coming<n> *c, const uint8_t *const *row,
-                                           const struct attending *p, int n_key, int e)
+/* Every warp its share of the keys from number k0 of those found, up to a multiple of 16. */
+template <int HEADS, int KEYS>
+__device__ __forceinline__ void load_keys(struct attend_tile<HEADS, KEYS> *t,
+                                          const struct attending *p, int k0, int n_key)
 {
-    if (WARP_ID * n >= (n_key + 15) / 16 * 16)
+    const int n = KEYS * WARP / (HEADS * TEAM);
+    int own = WARP_ID * n;
+    if (own >= (n_key + 15) / 16 * 16)
         return;
+    for (int e = LANE * EACH; e < p->dim; e += WARP * EACH) {
+        struct packed x[n];
 #pragma unroll
-    for (int k = 0; k < n; k++)
-        c->x[k] = fetch(&p->step.shape, row[WARP_ID * n + k], e + LANE * EACH);
-}
-
-template <int n>
-__device__ __forceinline__ void place_keys(uint16_t (*key)[PITCH], const struct coming<n> *c,
-                                           int dim, int n_key, int e)
-{
-    if (WARP_ID * n >= (n_key + 15) / 16 * 16 || e + LANE * EACH >= dim)
-        return;
+        for (int k = 0; k < n; k++)
+            x[k] = fetch(&p->step.shape, t->row[k0 + own + k], e);
 #pragma unroll
-    for (int k = 0; k < n; k++)
-        *(uint4 *)(void *)(key[WARP_ID * n + k] + e + LANE * EACH) = widen_packed(&c->x[k]);
+        for (int k = 0; k < n; k++) {
+            uint16_t *to = t->key[own + k] + e;
+            *(uint4 *)(void *)to = widen_packed(&x[k]);
+        }
+    }
 }
 
 /* ---- scores and weights -------------------------------------------------------------------- */
@@ -265,25 +252,21 @@ __global__ void __launch_bounds__(HEADS *TEAM) attend_kernel(struct attending p,
         expect_query<HEADS>(&p, row + at_once, head0);
     __syncthreads();
     float sum[2][PART / 8][4] = {};
-    struct coming<KEYS * WARP / (HEADS * TEAM)> first, second;
-    fetch_keys(&first, t->row, &p, v.n, 0);
     for (int j = 0; j < v.n; j += KEYS) {
-        int n_key = v.n - j < KEYS ? v.n - j : KEYS, next = j + KEYS;
-        fetch_keys(&second, t->row + j % KNOWN, &p, n_key, HALF);
-        place_keys(t->key, &first, p.dim, n_key, 0);
-        place_keys(t->key, &second, p.dim, n_key, HALF);
+        int n_key = v.n - j < KEYS ? v.n - j : KEYS;
+        if (j > 0 && j % KNOWN == 0) {
+            find_keys(t, &p, &v, j);
+            __syncthreads();
+        }
+        load_keys(t, &p, j % KNOWN, n_key);
         __syncthreads();
         if (n_key > KEYS / 2)
             score_keys<KEYS / 16>(t, p.dim);
         else
             score_keys<(KEYS + 16) / 32>(t, p.dim);
-        if (next < v.n && next % KNOWN == 0)
-            find_keys(t, &p, &v, next);
         __syncthreads();
         weigh_keys(t, &r, p.scale, n_key);
         __syncthreads();
-        if (next < v.n)
-            fetch_keys(&first, t->row + next % KNOWN, &p, v.n - next, 0);
         sum_values(t, p.dim, n_key, sum);
         __syncthreads();
     }

@@ -43,7 +43,15 @@ static void add_shelf(struct flow *f, const struct expert_shelf *s)
     f->drive_bytes_per_s = MAX(f->drive_bytes_per_s, stats.probe_bytes_per_s);
 }
 
-/* By what tokens used, and where it lies.
+/* Experts that a layer's slots did not have. */
+static uint64_t fetched(const struct engine *e, const struct far_slots *slots)
+{
+    struct far_state s = { 0 };
+    dev_copy_now(e->dev, &s, slots->state, sizeof s, NULL);
+    return s.fetched;
+}
+
+/* By what tokens used and where it lies, or by what the slots lacked.
  * tidy: heap - between steps, for whoever measures */
 static void add_far(struct flow *f, const struct engine *e)
 {
@@ -54,7 +62,11 @@ static void add_far(struct flow *f, const struct engine *e)
         return;
     dev_copy_now(e->dev, uses, e->dev->uses, n * sizeof *uses, NULL);
     for (int k = 0; k < (int)n; k++) {
-        f->far_read += e->split.near[k] ? 0 : uses[k] * (double)expert_map_bytes(map, k);
+        const struct far_slots *slots = &model_expert_set(e->model, k / map->n_expert)->slots;
+        if (slots->n > 0)
+            f->far_read += k % map->n_expert ? 0 : (double)fetched(e, slots) * (double)slots->each;
+        else
+            f->far_read += e->split.near[k] ? 0 : uses[k] * (double)expert_map_bytes(map, k);
         f->far_tok += k < map->n_expert ? (double)uses[k] / model_info(e->model)->n_used : 0;
     }
     free(uses);

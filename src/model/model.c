@@ -27,6 +27,11 @@ const struct expert_map *model_expert_map(const struct model *m)
     return &m->map;
 }
 
+const struct expert_set *model_expert_set(const struct model *m, int layer)
+{
+    return layer < m->s.n_layer ? &m->layer[layer].experts : &m->mtp->layer.experts;
+}
+
 int model_n_hash(const struct model *m)
 {
     return m->s.n_hash_layer;

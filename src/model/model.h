@@ -54,6 +54,9 @@ int model_matrices(const struct model *m, struct model_matrix *out, int cap);
  * bytes are; valid as long as the model. */
 void model_experts(const struct model *m, struct expert_layer *out);
 const struct expert_map *model_expert_map(const struct model *m);
+
+/* Those of a layer of the map. */
+const struct expert_set *model_expert_set(const struct model *m, int layer);
 int model_n_hash(const struct model *m); /* first layers, whose experts follow from the token */
 
 /* From here on experts come from the store, which must live longer than the last step. */

@@ -15,6 +15,7 @@
 
 struct ops;
 struct route;
+struct expert_set;
 
 /* Sees what the router of `layer` decided for rows r; ids and weights are in host memory. */
 typedef void dev_route_fn(void *user, int layer, const struct route *route, const struct rows *r);
@@ -75,8 +76,7 @@ struct dev {
     dev_layer_fn *on_layer; /* called after every layer of the network that computed; or NULL */
     void *on_layer_user;
     const struct dev_routes *routes; /* NULL: the router's; steady from the first step on */
-    uint32_t *uses;         /* [layers][n_expert] in memory of a device that is apart: op_route adds
-                               what rows of steps of few use; NULL: nobody counts */
+    uint32_t *uses;         /* [layers][n_expert] on the device, of few rows, by op_route; NULL */
     const struct dev_watch *watch; /* NULL: nobody looks */
     bool shares_memory;     /* apart by its driver alone: what it takes, the host lacks */
     const atomic_int *stop; /* not 0: the step is to fail soon; NULL: nobody will want that */
@@ -135,9 +135,7 @@ void dev_host_give_back(struct dev *d, void *mem);
  * device is closed. */
 int dev_ahead_take(struct dev *d, size_t bytes, int n, struct err *e);
 
-/* Up to n slots for the set's far experts, which take `each` bytes, gate first; none where n or
- * each is 0 or nothing is far. Until the device is closed. */
-struct expert_set;
+/* Up to n slots for the set's far experts of `each` bytes, 0: none; until the device is closed. */
 int dev_slots_take(struct dev *d, struct expert_set *set, int n, uint64_t each, struct err *e);
 
 /* A tensor in the device's memory as the host can read it: itself, or a copy for which all queued

@@ -355,7 +355,7 @@ static void does_not_fit(void **state)
     o.memory_bytes = cpu_rss().anonymous + b->experts / 4;
     refused(&o, "of the host's memory, ");
     o.memory_bytes = 0;
-    o.gpu_memory_bytes = b->rest / 2;
+    o.gpu_memory_bytes = (b->rest - ROUNDED) / 2;
     refused(&o, "device cuda");
     o.gpu_memory_bytes = 1 << 20;
     refused(&o, "the weights that every token needs are");

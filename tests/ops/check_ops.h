@@ -153,7 +153,7 @@ static struct tensor random_tensor(int cols, int rows, enum fill fill)
         for (int j = 0; j < cols; j++)
             tensor_f32(&t, i)[j] = noise() * size;
     }
-    if (fill == FILL_INFINITE)
+    if (fill == FILL_INFINITE && rows > 0)
         tensor_f32(&t, rows / 2)[roll(cols)] = roll(2) ? INFINITY : -INFINITY;
     return t;
 }

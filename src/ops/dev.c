@@ -1,6 +1,7 @@
 /* dev.c - a step's memory and its one remembered failure. */
 #include "dev.h"
 
+#include "draw.h"
 #include "ops_table.h"
 
 #include <stdarg.h>
@@ -179,6 +180,16 @@ bool dev_replay(struct dev *d, const struct rows *r, const struct rows *next, st
 bool dev_results(struct dev *d, struct tensor *out)
 {
     return !d->ops->results || d->ops->results(d, out);
+}
+
+bool dev_draws(const struct dev *d)
+{
+    return d->ops->draw != NULL;
+}
+
+void dev_draw(struct dev *d, const struct draw *draw, int n, int n_vocab)
+{
+    d->ops->draw(d, draw, n, n_vocab);
 }
 
 void dev_begin(struct dev *d)

@@ -187,8 +187,8 @@ void dev_stall(struct dev *d, double s);
 #define DEV_RESULTS 2
 bool dev_replay(struct dev *d, const struct rows *r, const struct rows *next, struct tensor *out);
 
-/* After the last op: the tensors (those with data) as the host can read them after dev_wait().
- * False: the step was to be recorded, could not be, and must begin again. */
+/* After the last op: the tensors (those with data), which stay where they are until the next step
+ * begins. False: the step was to be recorded, could not be, and must begin again. */
 bool dev_results(struct dev *d, struct tensor *out);
 
 /* Start a step: forget the last failure, empty the scratch. */

@@ -6,6 +6,8 @@
 
 #include "ops.h"
 
+struct draw;
+
 struct ops {
     void (*embed)(struct dev *, struct tensor *, const struct tensor *, const struct rows *);
     void (*gather)(struct dev *, struct tensor *, const struct tensor *, const struct rows *);
@@ -61,6 +63,7 @@ struct ops {
     void (*sum)(struct dev *, const struct dev_sums *, const struct tensor *); /* a watch's */
     bool (*replay)(struct dev *, const struct rows *, const struct rows *, struct tensor *);
     bool (*results)(struct dev *, struct tensor *); /* dev_replay(), dev_results() */
+    void (*draw)(struct dev *, const struct draw *, int, int);  /* dev_draw() */
     /* Memory of the device; copies within it; what is left of it. */
     int (*take)(struct dev *, void **, size_t, struct err *);
     void (*move)(struct dev *, const struct dev_piece *, int);

@@ -93,7 +93,8 @@ void dstar_uncancel(dstar_session *session)
 
 const float *dstar_logits(const dstar_session *session)
 {
-    return session_ready(&session->s) ? session->s.logits : NULL;
+    struct session *s = session_of((dstar_session *)(uintptr_t)session);
+    return session_ready(s) && session_bring(s, NULL) == 0 ? s->logits : NULL;
 }
 
 /* ---- logits and sampling ------------------------------------------------------------------ */
@@ -140,9 +141,7 @@ int dstar_session_sampling(dstar_session *session, const struct dstar_sampling *
                            struct dstar_error *error)
 {
     struct err e = { 0 };
-    struct session *s = &session->s;
-    return api_result(error, &e,
-                      sampler_set(&s->sampler, sampling, s->engine->rules.allowed, &e));
+    return api_result(error, &e, session_sampling(&session->s, sampling, &e));
 }
 
 int dstar_sample(dstar_session *session, int32_t *id, struct dstar_error *error)

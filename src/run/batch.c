@@ -4,6 +4,7 @@
  * compressors then seldom straddle two steps, and marks taken there are small. */
 #include "batch.h"
 
+#include "draw.h"
 #include "session.h"
 
 #include <stdlib.h>
@@ -15,7 +16,8 @@ int batch_open(struct batch *b, int max_rows, int max_parts, struct err *e)
     b->next = calloc((size_t)max_rows, sizeof *b->next);
     b->part = calloc((size_t)max_parts, sizeof *b->part);
     b->kv = calloc((size_t)max_parts, sizeof *b->kv);
-    if (b->row && b->next && b->part && b->kv)
+    b->draw = calloc((size_t)max_parts, sizeof *b->draw);
+    if (b->row && b->next && b->part && b->kv && b->draw)
         return 0;
     batch_close(b);
     return err_set(e, ERR_NO_MEMORY, "out of memory for steps of %d rows", max_rows);
@@ -27,6 +29,7 @@ void batch_close(struct batch *b)
     free(b->next);
     free(b->part);
     free(b->kv);
+    free(b->draw);
     *b = (struct batch){ 0 };
 }
 

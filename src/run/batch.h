@@ -17,9 +17,10 @@ struct batch {
     int n_row, max_rows;
     struct batch_part *part; /* [max_parts] */
     struct kv_view **kv;     /* [max_parts] */
+    struct draw *draw;       /* [max_parts] */
     int n_part, max_parts;
     bool with_mtp;           /* the draft block runs too */
-    struct model_out out;    /* of the last step, until the next */
+    struct model_out out;    /* of the last step, until the next; in memory of the device */
 };
 
 int batch_open(struct batch *b, int max_rows, int max_parts, struct err *e);

@@ -7,6 +7,7 @@
 #include "budget.h"
 
 #include "cpu.h"
+#include "draw.h"
 #include "kv_seq.h"
 #include "sampler.h"
 
@@ -18,6 +19,15 @@
 #define KEEP_FREE 10      /* percent of what is available that is left alone */
 #define CTX_SHARE 8       /* of the memory for context and experts */
 
+/* Of what a device draws from, behind `n` bytes of others. */
+static size_t draw_bytes(size_t n, int n_vocab)
+{
+    n = round_up(n, ARENA_ALIGN);
+    n += round_up((size_t)n_vocab * sizeof(float), ARENA_ALIGN);
+    n += round_up(sampler_mask_bytes(n_vocab), ARENA_ALIGN);
+    return n + round_up((size_t)draw_groups(n_vocab) * sizeof(struct draw_group), ARENA_ALIGN);
+}
+
 struct kv_bytes budget_session_bytes(const struct budget *b, const struct model *m, int ctx)
 {
     const struct model_info *info = model_info(m);
@@ -26,6 +36,8 @@ struct kv_bytes budget_session_bytes(const struct budget *b, const struct model 
     struct kv_bytes n = kv_seq_bytes(&pool, ctx, b->max_mark);
     n.host += round_up((size_t)info->n_vocab * sizeof(float), ARENA_ALIGN) +
               round_up(sampler_mask_bytes(info->n_vocab), ARENA_ALIGN);
+    if (b->draws)
+        n.data = draw_bytes(n.data, info->n_vocab);
     return n;
 }
 
@@ -227,6 +239,7 @@ int budget_plan(struct budget *b, const struct budget_ask *ask, struct model *m,
         .max_rows = ask->max_rows,
         .n_session = ask->n_session,
         .max_mark = ask->max_mark,
+        .draws = dev_draws(d),
         .mapped = ask->mapped,
         .converted = info->converted_bytes,
         .taken = less(ask->taken, info->converted_bytes),

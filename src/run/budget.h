@@ -21,6 +21,7 @@ struct budget {
     int ctx, max_rows, n_session, max_mark;
     int n_block;             /* of the pool */
     struct kv_shape shape;
+    bool draws;              /* the device does, and a session's logits lie there too */
     size_t mapped, converted, scratch, session, cache; /* session: of one */
     bool is_streaming;       /* experts are read when needed, all other weights are in memory */
     size_t held, experts;    /* streaming: those weights; memory for experts */

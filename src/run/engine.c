@@ -7,6 +7,7 @@
 
 #include "clock.h"
 #include "cpu.h"
+#include "draw.h"
 #include "file.h"
 #include "pages.h"
 #include "session.h"
@@ -490,22 +491,42 @@ static int reserve(struct batch *b, struct err *e)
     return 0;
 }
 
-/* Logits come in the order of the rows that wanted them; a conversation keeps its last row's. */
+/* Logits come in the order of the rows that wanted them. The place of those of a part's last row,
+ * or -1; *at: of the part's first, then of the next part's. */
+static int last_logits(const struct batch *b, int part, int *at)
+{
+    const struct batch_part *p = &b->part[part];
+    for (int r = p->first; r < p->first + p->n; r++)
+        *at += b->row[r].logits;
+    return b->row[p->first + p->n - 1].logits ? *at - 1 : -1;
+}
+
+/* A conversation keeps its last row's. */
 static void keep_logits(struct batch *b)
 {
     int at = 0;
     for (int i = 0; i < b->n_part; i++) {
         struct session *s = b->part[i].session;
-        for (int r = b->part[i].first; r < b->part[i].first + b->part[i].n; r++) {
-            if (!b->row[r].logits)
-                continue;
-            s->has_logits = r + 1 == b->part[i].first + b->part[i].n;
-            if (s->has_logits)
-                memcpy(s->logits, tensor_f32(&b->out.logits, at),
-                       (size_t)b->out.logits.cols * sizeof *s->logits);
-            at++;
-        }
+        int last = last_logits(b, i, &at);
+        s->has_logits = last >= 0;
+        if (s->draw.out)
+            session_drawn(s, last >= 0);
+        else if (last >= 0)
+            memcpy(s->logits, tensor_f32(&b->out.logits, last),
+                   (size_t)b->out.logits.cols * sizeof *s->logits);
     }
+}
+
+/* The next token of everybody, in case it is asked for. */
+static void draw(struct engine *e, struct batch *b)
+{
+    int at = 0, n = 0;
+    for (int i = 0; i < b->n_part; i++) {
+        int last = last_logits(b, i, &at);
+        if (last >= 0)
+            b->draw[n++] = session_ask(b->part[i].session, tensor_f32(&b->out.logits, last));
+    }
+    dev_draw(e->dev, b->draw, n, b->out.logits.cols);
 }
 
 static void forward(struct engine *e, const struct rows *r, const struct rows *next,
@@ -529,6 +550,8 @@ int engine_step(struct engine *e, struct batch *b, struct err *err)
     struct rows next = rows;
     next.host = b->next;
     CHECK(b->n_part > 0);
+    for (int i = 0; i < b->n_part; i++)
+        TRY(session_tell(b->part[i].session, err));
     TRY(reserve(b, err));
     dev_begin(e->dev);
     if (b->n_part == 1) /* of several, the others' tokens would be lost */
@@ -536,6 +559,8 @@ int engine_step(struct engine *e, struct batch *b, struct err *err)
     if (e->times_steps)
         dev_mark(e->dev, 0);
     forward(e, &rows, b->with_mtp ? &next : NULL, &b->out);
+    if (dev_draws(e->dev))
+        draw(e, b);
     if (e->times_steps)
         dev_mark(e->dev, 1);
     int code = dev_wait(e->dev, err);
@@ -543,10 +568,12 @@ int engine_step(struct engine *e, struct batch *b, struct err *err)
         e->busy_s += dev_between(e->dev, 0, 1);
     e->dev->stop = NULL;
     for (int i = 0; i < b->n_part; i++) {
-        if (code == 0)
+        if (code == 0) {
             session_computed(b->part[i].session, b->part[i].n);
-        else
+        } else {
             kv_abort(&b->part[i].session->kv);
+            session_drawn(b->part[i].session, false);
+        }
     }
     if (code == 0)
         keep_logits(b);

@@ -35,11 +35,16 @@ static int find_chunk(struct engine *e, const struct dstar_text_eval *job, int *
     }
 }
 
-static int hand_out(const struct batch *b, const struct dstar_text_eval *job, struct err *err)
+static int hand_out(struct engine *e, const struct dstar_text_eval *job, struct err *err)
 {
+    const struct batch *b = &e->batch;
+    struct tensor logits = dev_look(e->dev, &b->out.logits), mtps = { 0 };
+    if (job->mtp)
+        mtps = dev_look(e->dev, &b->out.mtp_logits);
+    TRY(dev_wait(e->dev, err));
     for (int i = 0; i < b->n_row; i++) {
-        const float *mtp = job->mtp ? tensor_f32(&b->out.mtp_logits, i) : NULL;
-        if (job->on_row(job->user, b->row[i].pos, tensor_f32(&b->out.logits, i), mtp))
+        const float *mtp = job->mtp ? tensor_f32(&mtps, i) : NULL;
+        if (job->on_row(job->user, b->row[i].pos, tensor_f32(&logits, i), mtp))
             return err_set(err, ERR_CANCELLED, "evaluation was ended after token %d",
                            b->row[i].pos);
     }
@@ -55,7 +60,7 @@ static int run(struct engine *e, struct session *s, const struct dstar_text_eval
         e->batch.with_mtp = job->mtp;
         batch_add(&e->batch, s, chunk, true);
         TRY(engine_step(e, &e->batch, err));
-        TRY(hand_out(&e->batch, job, err));
+        TRY(hand_out(e, job, err));
     }
     return 0;
 }

@@ -3,15 +3,16 @@
  * Only as much is looked at as is needed. The best logit of every 64 tokens says which of them can
  * matter, and a heap gives those in falling order until a filter says enough. Sums are in double
  * and in a fixed order, so that a seed gives the same text again; where the draw is from all,
- * what was summed up to every 64th says where it falls. Rejected: a chain of filter
- * objects, which must all be read to know what happens. */
+ * what was summed up to every 64th says where it falls. A device that keeps the logits does the
+ * same in the same order (draw.h). Rejected: a chain of filter objects, which must all be read to
+ * know what happens. */
 #include "sampler.h"
 
 #include "arena.h"
 
 #include <math.h>
 
-#define BLOCK SAMPLER_BLOCK
+#define BLOCK DRAW_BLOCK
 #define LANES 8   /* maxima at a time, for compilers */
 #define NUCLEUS 64 /* candidates among which top_p is tried first */
 
@@ -25,6 +26,7 @@ static void take_work(struct arena *a, struct sampler_work *w, size_t n_vocab)
     size_t n_block = (n_vocab + BLOCK - 1) / BLOCK;
     w->logit = arena_alloc(a, n_block * BLOCK * sizeof *w->logit);
     w->block = arena_alloc(a, n_block * sizeof *w->block);
+    w->upto = arena_alloc(a, (size_t)draw_groups((int)n_vocab) * sizeof *w->upto);
     w->pair = arena_alloc(a, n_vocab * sizeof *w->pair);
     w->count = arena_alloc(a, n_vocab * sizeof *w->count);
 }
@@ -145,12 +147,17 @@ static int collect(struct sampler *s, const float *logits, struct err *e)
     return 0;
 }
 
+static bool penalises(const struct dstar_sampling *p)
+{
+    return p->repeat_penalty != 1 || p->frequency_penalty != 0 || p->presence_penalty != 0;
+}
+
 static void penalise(struct sampler *s, const int32_t *past, int n_past)
 {
     const struct dstar_sampling *p = &s->p;
     int32_t *count = s->work->count;
     int first = p->penalty_last_n < 0 ? 0 : MAX(0, n_past - p->penalty_last_n);
-    if (p->repeat_penalty == 1 && p->frequency_penalty == 0 && p->presence_penalty == 0)
+    if (!penalises(p))
         return;
     for (int i = first; i < n_past; i++)
         count[past[i]]++;
@@ -194,14 +201,14 @@ static float survey(struct sampler *s)
     return best;
 }
 
-static bool is_better(struct sampler_pair a, struct sampler_pair b)
+static bool is_better(struct draw_pair a, struct draw_pair b)
 {
     return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
 }
 
-static void sift_down(struct sampler_pair *pair, int n, int i)
+static void sift_down(struct draw_pair *pair, int n, int i)
 {
-    struct sampler_pair moved = pair[i];
+    struct draw_pair moved = pair[i];
     for (int child; (child = 2 * i + 1) < n; i = child) {
         if (child + 1 < n && is_better(pair[child + 1], pair[child]))
             child++;
@@ -212,16 +219,16 @@ static void sift_down(struct sampler_pair *pair, int n, int i)
     pair[i] = moved;
 }
 
-static void make_heap(struct sampler_pair *pair, int n)
+static void make_heap(struct draw_pair *pair, int n)
 {
     for (int i = n / 2 - 1; i >= 0; i--)
         sift_down(pair, n, i);
 }
 
 /* The best of a heap of n moves to its end. */
-static struct sampler_pair pop_best(struct sampler_pair *pair, int n)
+static struct draw_pair pop_best(struct draw_pair *pair, int n)
 {
-    struct sampler_pair best = pair[0];
+    struct draw_pair best = pair[0];
     pair[0] = pair[n - 1];
     pair[n - 1] = best;
     sift_down(pair, n - 1, 0);
@@ -231,12 +238,12 @@ static struct sampler_pair pop_best(struct sampler_pair *pair, int n)
 /* A logit that at least k candidates reach: the kth of the blocks' best. */
 static float reached_by(struct sampler *s, int k)
 {
-    struct sampler_pair *pair = s->work->pair, kth = { -INFINITY, 0 };
+    struct draw_pair *pair = s->work->pair, kth = { -INFINITY, 0 };
     int n = n_block(s);
     if (k > n)
         return -INFINITY;
     for (int b = 0; b < n; b++)
-        pair[b] = (struct sampler_pair){ s->work->block[b].most, b };
+        pair[b] = (struct draw_pair){ s->work->block[b].most, b };
     make_heap(pair, n);
     for (int i = 0; i < k; i++)
         kth = pop_best(pair, n - i);
@@ -253,7 +260,7 @@ static int gather(struct sampler *s, float least)
         for (int id = b * BLOCK; id < (b + 1) * BLOCK; id++) {
             float x = s->work->logit[id];
             if (x >= least && x != -INFINITY)
-                s->work->pair[n++] = (struct sampler_pair){ x, id };
+                s->work->pair[n++] = (struct draw_pair){ x, id };
         }
     }
     return n;
@@ -301,20 +308,26 @@ static double sum_block(const float *x, double best, double steep)
     return sum[0][0] + sum[0][1];
 }
 
-/* The sum of all weights, and of those up to the end of every block. */
+/* The sum of all weights, of those up to the end of every group, and in a group up to the end of
+ * every block. */
 static double sum_all(struct sampler *s, double best)
 {
-    double sum = 0, steep = steepness(s);
+    double sum = 0, part = 0, steep = steepness(s);
     for (int b = 0; b < n_block(s); b++) {
-        sum += sum_block(s->work->logit + (size_t)b * BLOCK, best, steep);
-        s->work->block[b].upto = sum;
+        part += sum_block(s->work->logit + (size_t)b * BLOCK, best, steep);
+        s->work->block[b].upto = part;
+        if (b % DRAW_GROUP < DRAW_GROUP - 1 && b < n_block(s) - 1)
+            continue;
+        sum += part;
+        s->work->upto[b / DRAW_GROUP] = sum;
+        part = 0;
     }
     return sum;
 }
 
 /* Of a heap of n, the best that reach `enough`, at most k; they come to its end. `reached` is what
  * they sum up to. */
-static int take_best(const struct sampler *s, struct sampler_pair *pair, int n, int k,
+static int take_best(const struct sampler *s, struct draw_pair *pair, int n, int k,
                      double enough, double *reached)
 {
     int m = 0;
@@ -324,21 +337,25 @@ static int take_best(const struct sampler *s, struct sampler_pair *pair, int n, 
     return m;
 }
 
-/* Keep the best by top_k and top_p, worst first, at *pair; their number. */
-static int keep_best(struct sampler *s, struct sampler_pair **pair, float best)
+/* How many of the blocks' best tell what is gathered first. */
+static int gathered_by(const struct dstar_sampling *p)
+{
+    return p->top_k > 0 ? p->top_k : NUCLEUS;
+}
+
+/* Of the n best at *pair keep those that top_k and top_p do, worst first; their number, or 0: top_p
+ * keeps more than those. sum: of all weights, for top_p alone; these_are_all: there are no more. */
+static int keep_best(const struct sampler *s, struct draw_pair **pair, int n, float best,
+                     double sum, bool these_are_all)
 {
     const struct dstar_sampling *p = &s->p;
-    struct sampler_pair *all = s->work->pair;
+    struct draw_pair *all = *pair;
     int k = p->top_k > 0 ? p->top_k : INT32_MAX;
-    double reached, enough = p->top_k > 0 ? INFINITY : p->top_p * sum_all(s, best);
-    int n = gather(s, reached_by(s, p->top_k > 0 ? k : NUCLEUS));
+    double reached, enough = p->top_k > 0 ? INFINITY : p->top_p * sum;
     make_heap(all, n);
     int m = take_best(s, all, n, k, enough, &reached);
-    if (p->top_k == 0 && m == n && reached < enough) {
-        n = gather(s, -INFINITY);
-        make_heap(all, n);
-        m = take_best(s, all, n, k, enough, &reached);
-    }
+    if (p->top_k == 0 && m == n && reached < enough && !these_are_all)
+        return 0;
     if (p->top_k > 0 && p->top_p < 1) {
         enough = p->top_p * reached;
         reached = 0;
@@ -349,13 +366,27 @@ static int keep_best(struct sampler *s, struct sampler_pair **pair, float best)
     return m;
 }
 
+/* The same of all. */
+static int keep_best_of_all(struct sampler *s, struct draw_pair **pair, float best)
+{
+    double sum = s->p.top_k > 0 ? 0 : sum_all(s, best);
+    int n = gather(s, reached_by(s, gathered_by(&s->p)));
+    int m = keep_best(s, pair, n, best, sum, false);
+    return m > 0 ? m : keep_best(s, pair, gather(s, -INFINITY), best, sum, true);
+}
+
+static double below_best(const struct dstar_sampling *p)
+{
+    return p->temperature * (log(p->min_p) - 1e-3);
+}
+
 /* A logit a little below the least that min_p can leave. */
 static float least_of(const struct sampler *s, double best)
 {
-    return (float)(best + s->p.temperature * (log(s->p.min_p) - 1e-3) - fabs(best) * 1e-6);
+    return (float)(best + below_best(&s->p) - fabs(best) * 1e-6);
 }
 
-static int keep_min_p(const struct sampler *s, struct sampler_pair *pair, int n, float best)
+static int keep_min_p(const struct sampler *s, struct draw_pair *pair, int n, float best)
 {
     int m = 0;
     for (int i = 0; i < n; i++)
@@ -364,7 +395,7 @@ static int keep_min_p(const struct sampler *s, struct sampler_pair *pair, int n,
     return m;
 }
 
-static int32_t draw(struct sampler *s, const struct sampler_pair *pair, int n, float best)
+static int32_t draw(struct sampler *s, const struct draw_pair *pair, int n, float best)
 {
     double sum = 0, reached = 0;
     for (int i = 0; i < n; i++)
@@ -381,11 +412,16 @@ static int32_t draw(struct sampler *s, const struct sampler_pair *pair, int n, f
 static int32_t draw_of_all(struct sampler *s, float best)
 {
     const float *x = s->work->logit;
-    double at = sum_all(s, best) * rng_unit(&s->rng);
-    int b = 0, last = n_block(s) - 1;
-    while (b < last && !(at < s->work->block[b].upto))
-        b++;
-    double reached = b > 0 ? s->work->block[b - 1].upto : 0;
+    const struct sampler_work *w = s->work;
+    double at = sum_all(s, best) * rng_unit(&s->rng), before = 0;
+    int g = 0, last = draw_groups(s->n_vocab) - 1;
+    for (; g < last && !(at < w->upto[g]); g++)
+        before = w->upto[g];
+    double reached = before;
+    int b = g * DRAW_GROUP;
+    last = MIN(b + DRAW_GROUP, n_block(s)) - 1;
+    for (; b < last && !(at < before + w->block[b].upto); b++)
+        reached = before + w->block[b].upto;
     for (int id = b * BLOCK; id < (b + 1) * BLOCK; id++) {
         reached += weight(s, x[id], best);
         if (at < reached)
@@ -415,10 +451,17 @@ static bool is_top_k(const struct sampler *s)
     return s->p.top_k > 0 && s->p.top_k < n;
 }
 
+static int32_t draw_kept(struct sampler *s, struct draw_pair *pair, int n, float best)
+{
+    if (s->p.min_p > 0)
+        n = keep_min_p(s, pair, n, best);
+    return draw(s, pair, n, best);
+}
+
 int sampler_pick(struct sampler *s, const float *logits, const int32_t *past, int n_past,
                  int32_t *id, struct err *e)
 {
-    struct sampler_pair *pair = s->work->pair;
+    struct draw_pair *pair = s->work->pair;
     TRY(collect(s, logits, e));
     penalise(s, past, n_past);
     float best = survey(s);
@@ -433,9 +476,61 @@ int sampler_pick(struct sampler *s, const float *logits, const int32_t *past, in
         *id = draw_of_all(s, best);
         return 0;
     }
-    int n = filtered ? keep_best(s, &pair, best) : gather(s, least_of(s, best));
-    if (s->p.min_p > 0)
-        n = keep_min_p(s, pair, n, best);
-    *id = draw(s, pair, n, best);
+    int n = filtered ? keep_best_of_all(s, &pair, best) : gather(s, least_of(s, best));
+    *id = draw_kept(s, pair, n, best);
     return 0;
+}
+
+/* ---- on a device ----------------------------------------------------------------------------- */
+
+void sampler_ask(const struct sampler *s, struct draw *d)
+{
+    const struct dstar_sampling *p = &s->p;
+    struct rng r = s->rng;
+    d->unit = rng_unit(&r);
+    d->steep = p->temperature > 0 ? steepness(s) : 0;
+    d->kth = p->top_k > 0 || p->top_p < 1 ? gathered_by(p) : 0;
+    d->below = p->min_p > 0 ? below_best(p) : 0;
+    d->with_sum = false;
+    d->kind = DRAW_NOTHING;
+    if (penalises(p) || p->top_k > DRAW_MOST)
+        return;
+    if (p->temperature == 0)
+        d->kind = DRAW_BEST;
+    else
+        d->kind = d->kth || p->min_p > 0 ? DRAW_LIST : DRAW_ONE;
+    d->with_sum = d->kind == DRAW_ONE || (d->kind == DRAW_LIST && d->kth && p->top_k == 0);
+}
+
+/* Those gathered for top_k are too many where it keeps all that may be drawn. */
+static bool take_of_list(struct sampler *s, const struct drawn *out, int32_t *id)
+{
+    const struct dstar_sampling *p = &s->p;
+    struct draw_pair *pair = s->work->pair;
+    bool filtered = (p->top_k > 0 && p->top_k < out->n_open) || p->top_p < 1;
+    int n = out->n;
+    if (n > DRAW_MOST || (!filtered && p->top_k > 0))
+        return false;
+    memcpy(pair, out->pair, (size_t)n * sizeof *pair);
+    if (filtered)
+        n = keep_best(s, &pair, n, out->best, out->sum, n == out->n_open);
+    if (n > 0)
+        *id = draw_kept(s, pair, n, out->best);
+    return n > 0;
+}
+
+bool sampler_take(struct sampler *s, const struct draw *d, int32_t *id)
+{
+    const struct drawn *out = d->out;
+    struct rng r = s->rng;
+    if (d->kind == DRAW_NOTHING || out->n_open <= 0)
+        return false;
+    if (d->kind == DRAW_LIST)
+        return take_of_list(s, out, id);
+    if (d->kind == DRAW_ONE && rng_unit(&r) != d->unit)
+        return false;
+    if (d->kind == DRAW_ONE)
+        s->rng = r;
+    *id = out->id;
+    return out->id >= 0;
 }

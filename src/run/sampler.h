@@ -5,29 +5,24 @@
 #ifndef DS_SAMPLER_H
 #define DS_SAMPLER_H
 
+#include "draw.h"
 #include "dwarfstar.h"
 #include "error.h"
 #include "rng.h"
 
 #define SAMPLER_MAX_STOP 64
 
-struct sampler_pair {
-    float logit;
-    int32_t id;
-};
-
-#define SAMPLER_BLOCK 64 /* tokens */
-
 struct sampler_block {
     float most;  /* the best logit in it */
-    double upto; /* the sum of weights to its end */
+    double upto; /* the sum of the group's weights to its end */
 };
 
 /* Working memory, which conversations computed by one thread may share. */
 struct sampler_work {
     float *logit;                /* [n_vocab], whole blocks */
-    struct sampler_block *block; /* [n_vocab / SAMPLER_BLOCK], rounded up */
-    struct sampler_pair *pair;   /* [n_vocab] */
+    struct sampler_block *block; /* [n_vocab / DRAW_BLOCK], rounded up */
+    double *upto;                /* [draw_groups()] the sum of weights to each one's end */
+    struct draw_pair *pair;      /* [n_vocab] */
     int32_t *count;              /* [n_vocab] zero between calls */
 };
 
@@ -71,6 +66,11 @@ int sampler_set(struct sampler *s, const struct dstar_sampling *p, const uint64_
  * infinite; ERR_ARGUMENT: everything is banned. Does not advance the random numbers on failure. */
 int sampler_pick(struct sampler *s, const float *logits, const int32_t *past, int n_past,
                  int32_t *id, struct err *e);
+
+/* For a device that draws: what it is to do for the next token, and what came of it. False: that
+ * says too little, and sampler_pick() has to look at the logits. */
+void sampler_ask(const struct sampler *s, struct draw *d);
+bool sampler_take(struct sampler *s, const struct draw *d, int32_t *id);
 
 bool sampler_is_stop(const struct sampler *s, int32_t id);
 

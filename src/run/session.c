@@ -15,6 +15,24 @@
 
 #define MAX_NOTE_BYTES ((size_t)256 << 20)
 
+/* At the end of the session's memory on the device. */
+static int open_draw(struct session *s, size_t at, struct err *err)
+{
+    struct dev *d = s->engine->dev;
+    struct arena a;
+    int n_vocab = s->engine->rules.n_vocab;
+    void *out;
+    TRY(dev_host_take(d, &out, sizeof *s->draw.out, err));
+    at = round_up(at, ARENA_ALIGN);
+    arena_init(&a, (uint8_t *)s->mem.data + at, s->mem_bytes.data - at);
+    s->draw.out = out;
+    s->draw.kept = arena_alloc(&a, (size_t)n_vocab * sizeof *s->draw.kept);
+    s->draw.allowed = arena_alloc(&a, sampler_mask_bytes(n_vocab));
+    s->draw.group = arena_alloc(&a, (size_t)draw_groups(n_vocab) * sizeof *s->draw.group);
+    CHECK(!a.overflow);
+    return 0;
+}
+
 int session_open(struct session *s, struct engine *e, struct err *err)
 {
     struct arena a;
@@ -27,7 +45,12 @@ int session_open(struct session *s, struct engine *e, struct err *err)
     uint64_t *mask = arena_alloc(&a, sampler_mask_bytes(n_vocab));
     struct kv_bytes kv_bytes = kv_seq_bytes(&e->pool, b->ctx, b->max_mark);
     struct kv_mem kv = { arena_alloc(&a, kv_bytes.host), s->mem.data };
-    CHECK(!a.overflow && kv_bytes.data == s->mem_bytes.data);
+    CHECK(!a.overflow && kv_bytes.data <= s->mem_bytes.data);
+    int code = dev_draws(e->dev) ? open_draw(s, kv_bytes.data, err) : 0;
+    if (code < 0) {
+        engine_give_back(e, &s->mem, s->mem_bytes);
+        return code;
+    }
     kv_seq_init(&s->kv, &e->pool, kv, b->ctx, b->max_mark);
     sampler_init(&s->sampler, n_vocab, mask, &e->sampling);
     buf_init(&s->note, MAX_NOTE_BYTES);
@@ -44,6 +67,7 @@ void session_close(struct session *s)
         return;
     kv_seq_release(&s->kv);
     buf_release(&s->note);
+    dev_host_give_back(s->engine->dev, s->draw.out);
     engine_give_back(s->engine, &s->mem, s->mem_bytes);
     s->engine->n_session--;
     *s = (struct session){ 0 };
@@ -139,12 +163,54 @@ int session_step(struct session *s, struct err *e)
     return s->n_all - s->kv.n_tok;
 }
 
+int session_sampling(struct session *s, const struct dstar_sampling *p, struct err *e)
+{
+    TRY(sampler_set(&s->sampler, p, s->engine->rules.allowed, e));
+    s->is_told = s->is_drawn = false;
+    return 0;
+}
+
+int session_tell(struct session *s, struct err *e)
+{
+    if (!s->draw.out || s->is_told)
+        return 0;
+    TRY(dev_copy_now(s->engine->dev, s->draw.allowed, s->sampler.allowed,
+                     sampler_mask_bytes(s->sampler.n_vocab), e));
+    s->is_told = true;
+    return 0;
+}
+
+struct draw session_ask(struct session *s, const float *logits)
+{
+    sampler_ask(&s->sampler, &s->draw);
+    s->draw.logits = logits;
+    return s->draw;
+}
+
+void session_drawn(struct session *s, bool drawn)
+{
+    s->is_drawn = drawn;
+    s->is_far |= drawn;
+}
+
+int session_bring(struct session *s, struct err *e)
+{
+    if (s->has_logits && s->is_far)
+        TRY(dev_copy_now(s->engine->dev, s->logits, s->draw.kept,
+                         (size_t)s->sampler.n_vocab * sizeof *s->logits, e));
+    s->is_far = false;
+    return 0;
+}
+
 int session_sample(struct session *s, int32_t *id, struct err *e)
 {
     if (!session_ready(s))
         return err_set(e, ERR_ARGUMENT, "no logits: of %d tokens %d wait to be computed",
                        s->n_all, s->n_all - s->kv.n_tok);
-    TRY(sampler_pick(&s->sampler, s->logits, s->kv.token, s->kv.n_tok, id, e));
+    if (!s->is_drawn || !sampler_take(&s->sampler, &s->draw, id)) {
+        TRY(session_bring(s, e));
+        TRY(sampler_pick(&s->sampler, s->logits, s->kv.token, s->kv.n_tok, id, e));
+    }
     if (s->first_token_s == 0)
         s->first_token_s = clock_now_s() - s->set_at_s;
     return 0;

@@ -53,6 +53,7 @@ int session_save(struct session *s, const char *path, struct err *e)
         .note_bytes = s->note.len,
     };
     struct buf extra, used;
+    TRY(session_bring(s, e));
     buf_init(&extra, max_extra(s));
     buf_init(&used, sizeof(struct stream_used) * n_expert(s));
     stream_list_used(s->engine, &used);
@@ -156,6 +157,7 @@ static void take_tail(struct session *s, const struct tail *t, const struct buf 
     buf_clear(&s->note);
     buf_add(&s->note, at, (size_t)t->note_bytes);
     s->has_logits = t->n_logits > 0;
+    s->is_far = s->is_drawn = false;
     s->n_all = s->kv.n_tok + t->n_wait;
     s->n_reused = s->kv.n_tok;
     s->is_prompt = t->is_prompt != 0;

@@ -523,12 +523,20 @@ template <class T> static inline T atomicAdd(T *p, T x)
 static inline int min(int a, int b) { return a < b ? a : b; }
 static inline unsigned max(unsigned a, unsigned b) { return a > b ? a : b; }
 static inline int max(int a, int b) { return a > b ? a : b; }
+static inline int __ffs(int x) { return __builtin_ffs(x); }
+static inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline long long __double_as_longlong(double x)
 {
     long long u;
     memcpy(&u, &x, 8);
     return u;
+}
+static inline double __longlong_as_double(long long u)
+{
+    double x;
+    memcpy(&x, &u, 8);
+    return x;
 }
 static inline unsigned __float_as_uint(float x) { unsigned u; memcpy(&u, &x, 4); return u; }
 static inline float __uint_as_float(unsigned u) { float x; memcpy(&x, &u, 4); return x; }

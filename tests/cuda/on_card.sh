@@ -47,6 +47,7 @@ check 'the logits of the vendor, whole, in chunks and token by token' \
     "$build/tests/cuda/on_card_oracle"
 check 'the bundled model: distance from the processor, going on, marks' \
     "$build/tests/cuda/on_card_engine"
+check 'tokens drawn on the card: those of the sampler' "$build/tests/cuda/on_card_draw"
 check 'random models made on the card, loading and its progress' "$build/tests/cuda/on_card_synth"
 check 'experts that lie partly with the host' "$build/tests/cuda/on_card_dial"
 check 'calibrating: sums taken on the card' "$build/tests/cuda/on_card_calibrate"

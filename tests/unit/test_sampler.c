@@ -321,17 +321,17 @@ static void test_stop_tokens(void **state)
 
 /* ---- against the definition, on as many tokens as filters must choose among ------------------ */
 
-#define MANY (80 * SAMPLER_BLOCK + 7)
+#define MANY (80 * DRAW_BLOCK + 7)
 
 static int falling(const void *a, const void *b)
 {
-    const struct sampler_pair *x = a, *y = b;
+    const struct draw_pair *x = a, *y = b;
     if (x->logit != y->logit)
         return x->logit > y->logit ? -1 : 1;
     return x->id < y->id ? -1 : 1;
 }
 
-static double sum_of(const struct sampler_pair *x, int n, double best, double temperature)
+static double sum_of(const struct draw_pair *x, int n, double best, double temperature)
 {
     double sum = 0;
     for (int i = 0; i < n; i++)
@@ -340,7 +340,7 @@ static double sum_of(const struct sampler_pair *x, int n, double best, double te
 }
 
 /* The fewest of the first k, at least one, whose weights reach `enough`. */
-static int reach(const struct sampler_pair *x, int k, double enough, double best,
+static int reach(const struct draw_pair *x, int k, double enough, double best,
                  double temperature)
 {
     double sum = 0;
@@ -351,9 +351,9 @@ static int reach(const struct sampler_pair *x, int k, double enough, double best
 }
 
 /* What sampler.h says, with everything sorted. unit: the random number. */
-static int32_t defined(const struct dstar_sampling *p, struct sampler_pair *x, int n, double unit)
+static int32_t defined(const struct dstar_sampling *p, struct draw_pair *x, int n, double unit)
 {
-    static struct sampler_pair sorted[MANY];
+    static struct draw_pair sorted[MANY];
     double t = p->temperature, all = 0, reached = 0;
     memcpy(sorted, x, (size_t)n * sizeof *x);
     qsort(sorted, (size_t)n, sizeof *x, falling);
@@ -395,14 +395,14 @@ static void fill(float *x, struct rng *r, double spread, int steps)
 
 static void check_defined(struct sampler *s, const float *logits)
 {
-    static struct sampler_pair x[MANY];
+    static struct draw_pair x[MANY];
     struct rng r = s->rng;
     struct err e = { 0 };
     int n = 0;
     int32_t id;
     for (int i = 0; i < MANY; i++)
         if (sampler_mask_has(s->allowed, i) && logits[i] != -INFINITY)
-            x[n++] = (struct sampler_pair){ logits[i], i };
+            x[n++] = (struct draw_pair){ logits[i], i };
     if (sampler_pick(s, logits, NULL, 0, &id, &e) < 0)
         fail_msg("%s", e.text);
     int32_t want = defined(&s->p, x, n, rng_unit(&r));

@@ -13,6 +13,7 @@ struct tensor cuda_look(struct dev *, const struct tensor *);
 void cuda_sum(struct dev *, const struct dev_sums *, const struct tensor *);
 bool cuda_replay(struct dev *, const struct rows *, const struct rows *, struct tensor *);
 bool cuda_results(struct dev *, struct tensor *);
+void cuda_draw(struct dev *, const struct draw *, int, int);
 void cuda_move(struct dev *, const struct dev_piece *, int);
 
 void cuda_embed(struct dev *, struct tensor *, const struct tensor *, const struct rows *);

@@ -23,6 +23,7 @@ void cuda_ops_fill(struct ops *ops)
     ops->stall = cuda_stall;
     ops->replay = cuda_replay;
     ops->results = cuda_results;
+    ops->draw = cuda_draw;
     ops->take = cuda_memory_new;
     ops->move = cuda_move;
     ops->give_back = cuda_memory_free;

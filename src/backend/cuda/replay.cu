@@ -30,8 +30,6 @@ static void forget(struct cu_recorded *g)
 {
     if (g->exec)
         cudaGraphExecDestroy(g->exec);
-    for (int i = 0; i < DEV_RESULTS; i++)
-        cudaFreeHost(g->out[i].data);
     cuda_stage_free(&g->stage);
     memset(g, 0, sizeof *g);
 }
@@ -102,21 +100,6 @@ bool cuda_replay(struct dev *d, const struct rows *r, const struct rows *next, s
     return true;
 }
 
-/* Results come to the host as the last of the recorded work. */
-static void record_result(struct dev *d, struct tensor *keep, const struct tensor *t)
-{
-    size_t bytes = t->data ? t->pitch * (size_t)t->rows : 0;
-    *keep = *t;
-    keep->data = NULL;
-    if (bytes == 0 || d->err.code != ERR_NONE)
-        return;
-    cuda_check(d, cudaMallocHost(&keep->data, bytes), "memory for results");
-    cuda_interrupted(d);
-    if (d->err.code == ERR_NONE)
-        cuda_check(d, cudaMemcpyAsync(keep->data, t->data, bytes, cudaMemcpyDeviceToHost,
-                                      cuda_of(d)->stream), "results");
-}
-
 static void end(struct dev *d, struct cuda *c, struct cu_recorded *g)
 {
     cudaGraph_t graph = NULL;
@@ -133,20 +116,16 @@ bool cuda_results(struct dev *d, struct tensor *out)
 {
     struct cuda *c = cuda_of(d);
     struct cu_recorded *g = c->recording;
-    for (int i = 0; i < DEV_RESULTS && !g; i++)
-        if (out[i].data)
-            out[i] = cuda_look(d, &out[i]);
     if (!g)
         return true;
-    for (int i = 0; i < DEV_RESULTS; i++)
-        record_result(d, &g->out[i], &out[i]);
+    memcpy(g->out, out, sizeof g->out);
     end(d, c, g);
     if (d->err.code != ERR_NONE) {
         cudaGetLastError(); /* a capture that failed breaks nothing */
         give_up(d, c, g);
         return false;
     }
+    cuda_interrupted(d);
     cuda_check(d, cudaGraphLaunch(g->exec, c->stream), "a recorded step");
-    memcpy(out, g->out, sizeof g->out);
     return true;
 }

@@ -80,7 +80,7 @@ struct cu_recorded {
     int64_t last;         /* used; 0: never */
     cudaGraphExec_t exec; /* NULL: not recorded */
     struct cu_stage stage;
-    struct tensor out[DEV_RESULTS]; /* in pinned memory */
+    struct tensor out[DEV_RESULTS];
 };
 
 struct cuda;

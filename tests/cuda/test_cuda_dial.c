@@ -165,6 +165,34 @@ static void check_told(dstar_engine *engine, const struct expert_split *s)
     buf_release(&line);
 }
 
+/* Those of a token's experts of a layer that neither lie near nor in a slot, and what is there
+ * afterwards: they take the places of those used longest ago. */
+static int lacking(struct far_state *s, int n_slot, const uint16_t *id, int n_used)
+{
+    int n = 0;
+    s->tick++;
+    for (int j = 0; j < n_used; j++)
+        if (s->place[id[j]] >= 0)
+            s->used[s->place[id[j]]] = s->tick;
+    for (int j = 0; j < n_used; j++) {
+        int oldest = -1;
+        if (s->place[id[j]] != PLACE_FAR)
+            continue;
+        n++;
+        for (int i = 0; i < n_slot; i++)
+            if (s->used[i] < s->tick && (oldest < 0 || s->used[i] < s->used[oldest]))
+                oldest = i;
+        if (oldest < 0)
+            continue;
+        if (s->owner[oldest] >= 0)
+            s->place[s->owner[oldest]] = PLACE_FAR;
+        s->owner[oldest] = id[j];
+        s->place[id[j]] = oldest;
+        s->used[oldest] = s->tick;
+    }
+    return n;
+}
+
 /* Bytes that tokens read over the bus, counted on the device while recorded steps run, are those of
  * the experts that lie far among what a trace of the same tokens names. */
 static void check_counted(const struct bed *b, dstar_engine *engine, const struct expert_split *s)
@@ -174,9 +202,15 @@ static void check_counted(const struct bed *b, dstar_engine *engine, const struc
     struct trace *t;
     struct routes r;
     struct err e = { 0 };
+    static struct far_state at[N_LAYER];
     char path[512];
     double want = 0;
     snprintf(path, sizeof path, "%s", scratch_file(&b->dir, "routes"));
+    for (int l = 0; l < N_LAYER; l++) {
+        const struct far_slots *slots = &model_expert_set(engine_of(engine)->model, l)->slots;
+        if (slots->n > 0)
+            dev_copy(engine_of(engine)->dev, &at[l], slots->state, sizeof at[l]);
+    }
     flow_of(engine, &before);
     free(say(engine, 1));
     flow_of(engine, &f);
@@ -187,9 +221,16 @@ static void check_counted(const struct bed *b, dstar_engine *engine, const struc
         fail_msg("%s", e.text);
     trace_end(t);
     size_t row = (size_t)r.n_layer * (size_t)r.n_used;
-    for (size_t i = 0; i < N_TOK * row; i++) {
-        int key = (int)(i % row / (size_t)r.n_used) * N_EXPERT + r.id[i];
-        want += s->near[key] ? 0 : (double)expert_map_bytes(map, key);
+    for (size_t i = 0; i < N_TOK * (size_t)N_LAYER; i++) {
+        int l = (int)(i % N_LAYER);
+        const uint16_t *id = r.id + i / N_LAYER * row + (size_t)(l * r.n_used);
+        const struct far_slots *slots = &model_expert_set(engine_of(engine)->model, l)->slots;
+        if (slots->n > 0)
+            want += lacking(&at[l], slots->n, id, r.n_used) * (double)slots->each;
+        else
+            for (int j = 0; j < r.n_used; j++)
+                want += s->near[l * N_EXPERT + id[j]] ? 0 : (double)expert_map_bytes(
+                                                                map, l * N_EXPERT + id[j]);
     }
     routes_release(&r);
     if (f.far_read != want || fabs(f.far_tok - N_TOK) > 1e-9)

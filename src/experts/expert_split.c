@@ -128,8 +128,10 @@ int expert_split_open(struct expert_split *s, const struct expert_map *map, cons
     struct ranked *order = malloc(n_key * sizeof *order);
     *s = (struct expert_split){ .near = calloc(n_key, sizeof *s->near) };
     s->bytes = expert_split_bytes(map, &s->n);
-    s->ahead_bytes = ahead_of(s, map, room);
-    reserve_slots(s, map, room - s->ahead_bytes, far_most);
+    for (int i = 0; i < 2; i++) { /* slots leave more far, to be copied ahead */
+        s->ahead_bytes = ahead_of(s, map, room - s->slot_bytes);
+        reserve_slots(s, map, room - s->ahead_bytes, far_most);
+    }
     if (s->near && order)
         fill(s, map, order, count, room - s->ahead_bytes - s->slot_bytes);
     for (int l = 0; s->near && l < map->n_layer; l++)

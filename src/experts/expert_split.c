@@ -62,7 +62,8 @@ uint64_t expert_split_far(const struct expert_split *s, const struct expert_map 
 #define AHEAD_PART 4
 static uint64_t ahead_of(const struct expert_split *s, const struct expert_map *map, uint64_t room)
 {
-    uint64_t far = s->bytes > room ? (s->bytes - room) / (uint64_t)map->n_layer : 0;
+    uint64_t near = room - s->slot_bytes;
+    uint64_t far = s->bytes > near ? (s->bytes - near) / (uint64_t)map->n_layer : 0;
     return MIN(expert_part_room(far), room / AHEAD_PART);
 }
 
@@ -129,7 +130,7 @@ int expert_split_open(struct expert_split *s, const struct expert_map *map, cons
     *s = (struct expert_split){ .near = calloc(n_key, sizeof *s->near) };
     s->bytes = expert_split_bytes(map, &s->n);
     for (int i = 0; i < 2; i++) { /* slots leave more far, to be copied ahead */
-        s->ahead_bytes = ahead_of(s, map, room - s->slot_bytes);
+        s->ahead_bytes = ahead_of(s, map, room);
         reserve_slots(s, map, room - s->ahead_bytes, far_most);
     }
     if (s->near && order)

@@ -113,9 +113,9 @@ static void slots_take_what_is_wanting(void **state)
         check_sums(&s, map, room);
         double c = (double)(room - s.ahead_bytes) / (double)all;
         assert_true(s.n_slot <= N_EXPERT * c * (1 - c) && s.n_slot + 1 > N_EXPERT * c * (1 - c));
-        uint64_t far = s.bytes - s.near_bytes, quarter = (room - s.slot_bytes) / 4;
+        uint64_t far = s.bytes - s.near_bytes, quarter = room / 4;
         /* room for a layer's far ones, but for those that came by itself and by whole slots; or a
-         * quarter of what is no slot */
+         * quarter of all */
         uint64_t by_slots = far - s.ahead_bytes - N_LAYER * BYTES;
         assert_true(s.ahead_bytes * N_LAYER >= by_slots || s.ahead_bytes >= quarter);
         expert_split_close(&s);

@@ -29,7 +29,8 @@ static const struct opt options[] = {
       "how experts are read: uring-direct, uring-buffered, pool-direct, pool-buffered; auto: the "
       "best there is" },
     { "popular", 0, OPT_TEXT, "FILE", AT(popular), 0, 0, NULL,
-      "popular experts: those of FILE are read at the start, and FILE is written at the end" },
+      "popular experts: those of FILE are read at the start, or lie in the GPU's memory, and FILE "
+      "is written at the end; not used by a processor with the whole model in memory" },
     { "cache-simulation", 0, OPT_WORD, "none|vendor", AT(cache_simulation), 0, 0, NULL,
       "round cached rows as the vendor does, or not; else as the file says" },
     { "exact", 0, OPT_FLAG, NULL, AT(exact), 0, 0, NULL,

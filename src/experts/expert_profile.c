@@ -6,6 +6,7 @@
 
 #include <ctype.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #define VERSION_LINE "dstar-experts 1"
 
@@ -126,4 +127,46 @@ void expert_profile_give(const struct expert_profile *p, struct expert_policy *p
     for (int i = 0; i < s->n_rule; i++)
         for (int k = s->n_weak * s->n_expert; k < policy->n_key; k++)
             policy->score[i][k] += uses * policy->weight[i] * p->count[k] / most;
+}
+
+/* Some layers may have seen fewer. */
+static int count_tokens(const struct expert_profile *p, const uint32_t *uses, int n_used)
+{
+    uint64_t most = 0;
+    for (int l = 0; l < p->n_layer; l++) {
+        uint64_t sum = 0;
+        for (int i = 0; i < p->n_expert; i++)
+            sum += uses[l * p->n_expert + i];
+        most = MAX(most, sum);
+    }
+    return (int)MIN((most + (uint64_t)n_used - 1) / (uint64_t)n_used, INT32_MAX);
+}
+
+/* tidy: heap - when the model is closed */
+int expert_profile_add(struct expert_profile *p, const uint32_t *uses, int n_used, struct err *e)
+{
+    struct expert_shape shape = { p->n_layer, p->n_expert, .n_slot = 1 };
+    struct expert_policy policy;
+    struct arena a;
+    int n_tok = count_tokens(p, uses, n_used);
+    if (n_tok == 0)
+        return 0;
+    expert_rules_auto(&shape);
+    arena_init(&a, NULL, 0);
+    expert_policy_init(&policy, &shape, &a);
+    size_t size = round_up(a.peak, ARENA_ALIGN);
+    void *tables = aligned_alloc(ARENA_ALIGN, size);
+    if (!tables)
+        return err_set(e, ERR_NO_MEMORY, "out of memory for popular experts");
+    arena_init(&a, tables, size);
+    expert_policy_init(&policy, &shape, &a);
+    expert_profile_give(p, &policy, 1);
+    expert_policy_step(&policy, n_tok);
+    for (int k = 0; k < policy.n_key; k++) {
+        int32_t expert = k % p->n_expert, count = (int32_t)MIN(uses[k], INT32_MAX);
+        expert_policy_feed(&policy, k / p->n_expert, &expert, &count, count > 0);
+    }
+    expert_profile_take(p, &policy);
+    free(tables);
+    return 1;
 }

@@ -37,4 +37,9 @@ void expert_profile_take(struct expert_profile *p, const struct expert_policy *p
  * fade like any other. */
 void expert_profile_give(const struct expert_profile *p, struct expert_policy *policy, double uses);
 
+/* From what was read to what is to be written, where no policy ran but every use was counted: uses
+ * is [n_layer][n_expert], n_used of a token in a layer. As if a policy had been given p, and had
+ * seen these uses just now, after as many tokens. 1; 0: nothing was used, p is as it was. */
+int expert_profile_add(struct expert_profile *p, const uint32_t *uses, int n_used, struct err *e);
+
 #endif

@@ -356,11 +356,10 @@ static int split_experts(struct engine *e, const struct dstar_options *o, struct
     int popular = stream_popular(e, o, &p, err);
     if (popular < 0)
         return popular;
+    e->popular_count = popular ? p.count : NULL;
     size_t room = e->budget.experts - e->budget.experts / 512, host = host_room(e, o);
-    int code = expert_split_open(&e->split, model_expert_map(e->model), popular ? p.count : NULL,
+    int code = expert_split_open(&e->split, model_expert_map(e->model), e->popular_count,
                                  e->budget.is_streaming ? room : SIZE_MAX, host, err);
-    if (popular)
-        free(p.count);
     const struct expert_split *s = &e->split;
     if (code < 0 || s->bytes - s->near_bytes <= host)
         return code;
@@ -376,12 +375,12 @@ static int tell_loading(void *user, const char *what, double done)
     return o->progress ? o->progress(o->progress_user, what, .2 + .8 * done) : 0;
 }
 
-/* How often each expert is used, where some are read over a bus. */
-static int count_uses(struct engine *e, struct err *err)
+/* How often each expert is used, where some are read over a bus or that is to be kept. */
+static int count_uses(struct engine *e, const struct dstar_options *o, struct err *err)
 {
     const struct expert_map *map = model_expert_map(e->model);
     size_t n = (size_t)map->n_layer * (size_t)map->n_expert;
-    if (expert_split_all(&e->split))
+    if (expert_split_all(&e->split) && !o->popular)
         return 0;
     void *zero = calloc(n, sizeof *e->dev->uses), *there;
     if (!zero)
@@ -404,11 +403,12 @@ static int load_model(struct engine *e, const struct dstar_options *o, struct er
         tell_memory(e);
     }
     TRY(take_memory(e, err));
-    TRY(count_uses(e, err));
+    if (dev_is_apart(e->dev))
+        TRY(count_uses(e, o, err));
     double start = clock_now_s();
     TRY(model_load(e->model, &e->split, &told, err));
     e->weights_s = clock_now_s() - start;
-    return 0;
+    return e->dev->uses ? stream_keep(e, o, err) : 0;
 }
 
 static int open_all(struct engine *e, const struct dstar_options *o, struct err *err)

@@ -27,7 +27,8 @@ struct engine {
     struct expert_store *store; /* NULL: all weights are mapped */
     struct expert_layer *layers; /* what the store reads */
     const char **paths;         /* of the model's files */
-    char *popular;              /* file of popular experts; NULL: none */
+    char *popular;              /* file of popular experts, to be written; NULL: none */
+    uint32_t *popular_count;    /* what it said, for a device that counts; NULL: nothing */
     struct tokenizer *text;   /* NULL: a checkpoint without one, good for token ids */
     struct lock *text_lock;   /* the tokenizer caches */
     struct vocab_rules rules;

@@ -89,19 +89,35 @@ static int take_popular(struct engine *e, const struct dstar_options *o,
     return code;
 }
 
-static int write_popular(struct engine *e, struct err *err)
+int stream_keep(struct engine *e, const struct dstar_options *o, struct err *err)
 {
-    struct expert_profile p;
+    e->popular = o->popular ? strdup(o->popular) : NULL;
+    return e->popular || !o->popular ? 0 : err_set(err, ERR_NO_MEMORY, "%s: out of memory",
+                                                   o->popular);
+}
+
+/* What the device counted, on top of what was read; 0: nothing. */
+static int take_counts(struct engine *e, struct expert_profile *p, struct err *err)
+{
+    size_t bytes = (size_t)p->n_layer * (size_t)p->n_expert * sizeof *p->count;
+    uint32_t *uses = malloc(bytes);
+    if (!uses)
+        return err_set(err, ERR_NO_MEMORY, "%s: out of memory", e->popular);
+    if (e->popular_count)
+        memcpy(p->count, e->popular_count, bytes);
+    int code = dev_copy_now(e->dev, uses, e->dev->uses, bytes, err);
+    if (code == 0)
+        code = expert_profile_add(p, uses, model_info(e->model)->n_used, err);
+    free(uses);
+    return code;
+}
+
+static int write_profile(const struct engine *e, const struct expert_profile *p, struct err *err)
+{
     struct file_out f;
     struct buf text;
-    TRY(profile_open(&p, e, err));
-    if (!expert_store_profile(e->store, &p)) {
-        free(p.count);
-        return 0;
-    }
     buf_init(&text, MAX_PROFILE_BYTES);
-    expert_profile_write(&p, &text);
-    free(p.count);
+    expert_profile_write(p, &text);
     int code = file_out_open(&f, e->popular, err);
     if (code == 0) {
         code = text.failed ? err_set(err, ERR_NO_MEMORY, "%s: out of memory", e->popular)
@@ -111,6 +127,17 @@ static int write_popular(struct engine *e, struct err *err)
         file_out_abort(&f);
     }
     buf_release(&text);
+    return code;
+}
+
+static int write_popular(struct engine *e, struct err *err)
+{
+    struct expert_profile p;
+    TRY(profile_open(&p, e, err));
+    int code = e->store ? expert_store_profile(e->store, &p) : take_counts(e, &p, err);
+    if (code > 0)
+        code = write_profile(e, &p, err);
+    free(p.count);
     return code;
 }
 
@@ -251,19 +278,18 @@ int stream_open(struct engine *e, const struct dstar_options *o, struct err *err
     model_use_store(e->model, e->store);
     weights_forget(e->files);
     tell(e, &ask);
-    e->popular = o->popular ? strdup(o->popular) : NULL;
-    if (o->popular && !e->popular)
-        return err_set(err, ERR_NO_MEMORY, "%s: out of memory", o->popular);
+    TRY(stream_keep(e, o, err));
     return take_popular(e, o, &told, err);
 }
 
 void stream_close(struct engine *e)
 {
     struct err why = { 0 };
-    if (e->store && e->popular && write_popular(e, &why) < 0)
+    if (e->popular && write_popular(e, &why) < 0)
         log_put(&e->log, LOG_WARN, "%s", why.text);
     expert_store_close(e->store);
     free(e->layers);
     free(e->paths);
     free(e->popular);
+    free(e->popular_count);
 }

@@ -34,7 +34,10 @@ void stream_restore(struct engine *e, const void *used, int n, atomic_int *cance
 int stream_popular(struct engine *e, const struct dstar_options *o, struct expert_profile *p,
                    struct err *err);
 
-/* Keeps what was popular; says why when it cannot. Also without a store. */
+/* The options' file, if any, is to be written when the engine is closed. */
+int stream_keep(struct engine *e, const struct dstar_options *o, struct err *err);
+
+/* Keeps what was popular, by the store or as the device counted; says why when it cannot. */
 void stream_close(struct engine *e);
 
 #endif

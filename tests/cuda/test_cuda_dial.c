@@ -1,6 +1,7 @@
 /* test_cuda_dial.c - a model whose experts lie partly in the GPU's memory and partly in the host's:
  * in steps of one row, recorded ones too, of a few and of many it says, bit for bit, what it says
  * when all of them lie in the GPU's; whatever their share, stored or made, ranked by a file or not.
+ * What tokens used is written to such a file.
  * What fits neither there nor in the host's memory is refused before anything is taken. */
 #define _GNU_SOURCE
 #include <stdarg.h>
@@ -193,19 +194,29 @@ static int lacking(struct far_state *s, int n_slot, const uint16_t *id, int n_us
     return n;
 }
 
+/* What the tokens of say() use; this step has too many rows to be counted. */
+static void trace_routes(const struct bed *b, dstar_engine *engine, struct routes *r)
+{
+    struct trace *t;
+    struct err e = { 0 };
+    char path[512];
+    snprintf(path, sizeof path, "%s", scratch_file(&b->dir, "routes"));
+    assert_int_equal(trace_begin(&t, engine, &e), 0);
+    free(say(engine, N_TOK));
+    if (trace_write(t, path, false, &e) < 0 || routes_read(r, path, N_EXPERT, &e) < 0)
+        fail_msg("%s", e.text);
+    trace_end(t);
+}
+
 /* Bytes that tokens read over the bus, counted on the device while recorded steps run, are those of
  * the experts that lie far among what a trace of the same tokens names. */
 static void check_counted(const struct bed *b, dstar_engine *engine, const struct expert_split *s)
 {
     const struct expert_map *map = model_expert_map(engine_of(engine)->model);
     struct flow before, f;
-    struct trace *t;
     struct routes r;
-    struct err e = { 0 };
     static struct far_state at[N_LAYER];
-    char path[512];
     double want = 0;
-    snprintf(path, sizeof path, "%s", scratch_file(&b->dir, "routes"));
     for (int l = 0; l < N_LAYER; l++) {
         const struct far_slots *slots = &model_expert_set(engine_of(engine)->model, l)->slots;
         if (slots->n > 0)
@@ -215,11 +226,7 @@ static void check_counted(const struct bed *b, dstar_engine *engine, const struc
     free(say(engine, 1));
     flow_of(engine, &f);
     flow_since(&f, &before);
-    assert_int_equal(trace_begin(&t, engine, &e), 0);
-    free(say(engine, N_TOK));
-    if (trace_write(t, path, false, &e) < 0 || routes_read(&r, path, N_EXPERT, &e) < 0)
-        fail_msg("%s", e.text);
-    trace_end(t);
+    trace_routes(b, engine, &r);
     size_t row = (size_t)r.n_layer * (size_t)r.n_used;
     for (size_t i = 0; i < N_TOK * (size_t)N_LAYER; i++) {
         int l = (int)(i % N_LAYER);
@@ -356,6 +363,12 @@ static bool is_popular(int key)
     return key / N_EXPERT == N_LAYER - 1 || key % N_EXPERT == N_EXPERT - 1;
 }
 
+static void name_model(struct expert_profile *p, const struct bed *b)
+{
+    for (int i = 0; i < 32; i++)
+        snprintf(p->model + 2 * i, 3, "%02x", b->identity[i]);
+}
+
 static void popular_ones_lie_near(void **state)
 {
     struct bed *b = *state;
@@ -364,8 +377,7 @@ static void popular_ones_lie_near(void **state)
     struct expert_profile p = { .n_layer = N_LAYER, .n_expert = N_EXPERT, .count = count };
     struct buf text;
     char path[512];
-    for (int i = 0; i < 32; i++)
-        snprintf(p.model + 2 * i, 3, "%02x", b->identity[i]);
+    name_model(&p, b);
     for (int k = 0; k < N_LAYER * N_EXPERT; k++)
         count[k] = is_popular(k) ? (uint32_t)(1000 + k) : 3;
     buf_init(&text, 1 << 20);
@@ -379,6 +391,80 @@ static void popular_ones_lie_near(void **state)
     assert_true(s.n_near > N_EXPERT + N_LAYER - 1 && s.n_near < s.n);
     for (int k = 0; k < s.n; k++)
         assert_true(s.near[k] || !is_popular(k));
+}
+
+enum { N_KEY = N_LAYER * N_EXPERT };
+
+static void read_profile(const struct bed *b, const char *path, uint32_t count[N_KEY])
+{
+    struct expert_profile p = { .n_layer = N_LAYER, .n_expert = N_EXPERT, .count = count };
+    struct buf text;
+    struct err e = { 0 };
+    name_model(&p, b);
+    buf_init(&text, 1 << 20);
+    if (file_read_all(&text, path, &e) < 0 ||
+        expert_profile_read(&p, text.data, text.len, path, &e) < 0)
+        fail_msg("%s", e.text);
+    buf_release(&text);
+}
+
+/* Say it in steps of `chunk` tokens and close; if uses: count what was used, by a trace. */
+static void use(const struct bed *b, dstar_engine *engine, int chunk, uint32_t *uses)
+{
+    struct routes r;
+    free(say(engine, chunk));
+    if (uses) {
+        trace_routes(b, engine, &r);
+        for (int i = 0; i < N_TOK * r.n_layer * r.n_used; i++)
+            uses[i / r.n_used % r.n_layer * N_EXPERT + r.id[i]]++;
+        routes_release(&r);
+    }
+    dstar_close(engine);
+}
+
+/* Nothing that lies far was used more than what lies near. */
+static bool is_ranked(dstar_engine *engine, const uint32_t count[N_KEY])
+{
+    const struct expert_split *s = &engine_of(engine)->split;
+    uint32_t near = UINT32_MAX, far = 0;
+    assert_true(s->n_near > 0 && !expert_split_all(s));
+    for (int k = 0; k < N_KEY; k++)
+        if (s->near[k])
+            near = MIN(near, count[k]);
+        else
+            far = MAX(far, count[k]);
+    return near >= far;
+}
+
+static void what_was_used_is_kept(void **state)
+{
+    struct bed *b = *state;
+    struct dstar_options o = options(b->file.path);
+    uint32_t uses[N_KEY] = { 0 }, first[N_KEY], count[N_KEY], most = 0;
+    char path[512];
+    snprintf(path, sizeof path, "%s", scratch_file(&b->dir, "kept"));
+    o.popular = path; /* there is none yet, and there is room for all experts */
+    use(b, open_with(&o), 1, uses);
+    read_profile(b, path, first);
+    for (int k = 0; k < N_KEY; k++) {
+        assert_int_equal(first[k], 1000 * uses[k]);
+        most = MAX(most, first[k]);
+    }
+    o.gpu_memory_bytes = room_for(b, .6);
+    dstar_engine *engine = open_with(&o);
+    assert_true(is_ranked(engine, first));
+    use(b, engine, 4, NULL);
+    read_profile(b, path, count);
+    for (int k = 0; k < N_KEY; k++) /* what was read begins with one use at most, and fades */
+        assert_int_equal(count[k], (uint32_t)(1000. * uses[k] + 1000 * exp2(-N_TOK / 128.) *
+                                              first[k] / most + .5));
+    dstar_close(open_with(&o)); /* nothing was used */
+    read_profile(b, path, first);
+    assert_memory_equal(first, count, sizeof count);
+    o.popular = NULL;
+    engine = open_with(&o);
+    assert_false(is_ranked(engine, first)); /* not by chance */
+    dstar_close(engine);
 }
 
 static void refused(const struct dstar_options *o, const char *why)
@@ -425,6 +511,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(those_used_last_stay),
         cmocka_unit_test(made_where_they_lie),
         cmocka_unit_test(popular_ones_lie_near),
+        cmocka_unit_test(what_was_used_is_kept),
         cmocka_unit_test(does_not_fit),
     };
     if (argc > 1)

@@ -168,6 +168,26 @@ static void test_profile_of_policy(void **state)
     policy_free(&p);
 }
 
+/* Where uses were counted: what was read fades by the longest half-life, 128 tokens. */
+static void test_profile_of_counts(void **state)
+{
+    (void)state;
+    uint32_t count[N_KEY] = { 0, 0, 0, 0, 400, 0, 0, 0, 200, 400, 0, 0 }, before[N_KEY];
+    static const uint32_t none[N_KEY];
+    static const uint32_t uses[N_KEY] = { 1, 0, 0, 0, 0, 0, 500, 11, 2, 0, 0, 0 }; /* 256 tokens */
+    static const uint32_t want[N_KEY] = { 1000, 0, 0, 0, 250, 0, 500000, 11000, 2125, 250, 0, 0 };
+    static const uint32_t many[N_KEY] = { 5000000 };
+    struct expert_profile p = { "a", 3, 4, count };
+    struct err e = { 0 };
+    memcpy(before, count, sizeof before);
+    assert_int_equal(expert_profile_add(&p, none, 2, &e), 0);
+    assert_memory_equal(count, before, sizeof before);
+    assert_int_equal(expert_profile_add(&p, uses, 2, &e), 1);
+    assert_memory_equal(count, want, sizeof want);
+    assert_int_equal(expert_profile_add(&p, many, 2, &e), 1);
+    assert_true(count[0] == 4000000000u && count[6] == 0); /* the most that a profile says */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -176,6 +196,7 @@ int main(void)
         cmocka_unit_test(test_profile_text),
         cmocka_unit_test(test_profile_refused),
         cmocka_unit_test(test_profile_of_policy),
+        cmocka_unit_test(test_profile_of_counts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

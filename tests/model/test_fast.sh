@@ -6,24 +6,9 @@
 # with MXFP4 and Q8_0 all of them do so per 32. Wanted: KL <= 5e-3 nats, the same likeliest token in
 # >= 99 % of rows; the routers' agreement is shown.
 set -u
-build=${DSTAR_BUILD:-build}
-dstar=$build/dstar
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-n=0
+. tests/cli/check.sh
+quiet=no
 
-# check WHAT COMMAND...: one case
-check() {
-    what=$1
-    shift
-    n=$((n + 1))
-    if "$@" >"$work/out" 2>&1; then
-        echo "ok $n - $what"
-    else
-        echo "not ok $n - $what"
-    fi
-    sed 's/^/# /' "$work/out" | tail -n 20
-}
 # near TABLE: its row "all" is within the limits
 near() {
     "$dstar" eval kl -t 2 -m "$model" --cpu "$1" --reference "$work/ref" >"$work/$1" || return 1

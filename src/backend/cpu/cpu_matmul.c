@@ -39,7 +39,7 @@ static void set_decoded(struct tile *t, const struct slab *s, int first, int n)
     t->ahead = 0;
     for (int j = 0; j < TILE_W; j++) {
         int r = first + MIN(j, n - 1);
-        float *row = s->decoded + (size_t)MIN(j, n - 1) * (size_t)k;
+        float *row = s->decoded + (size_t)MIN(j, n - 1) * (size_t)(k + APART);
         if (j < n)
             s->k->decode(s->w->type, tensor_row(s->w, r), tensor_scale(s->w, r), row, k);
         t->w[j] = (const uint8_t *)row;
@@ -118,10 +118,10 @@ struct product {
     struct product_kernel kernel;
     int n_group, slab_rows, n_slab; /* n_slab: of one group */
     uint8_t *packed;                /* [n_group][x->rows] of act_bytes */
-    size_t packed_bytes;
+    size_t packed_bytes, n_decoded;
     const void **in;                /* [n_group][x->rows] */
     float **to;                     /* [x->rows] */
-    float *decoded;                 /* [threads][TILE_W * k] */
+    float *decoded;                 /* [threads][n_decoded] */
 };
 
 static const float *group_input(const struct product *p, int g, int i)
@@ -149,7 +149,7 @@ static void slab_task(void *ctx, int task, int worker)
         .k = &p->c->k,
         .x = p->in + (size_t)g * (size_t)p->x->rows,
         .out = p->to,
-        .decoded = p->decoded + (size_t)worker * TILE_W * (size_t)p->w->cols,
+        .decoded = p->decoded + (size_t)worker * p->n_decoded,
         .first = g * rows + first,
         .n = MIN(p->slab_rows, rows - first),
         .n_x = p->x->rows,
@@ -163,12 +163,10 @@ int cpu_slab_rows(const struct cpu *c, const struct tensor *w, int rows, int n_x
     size_t bytes = n_x == 1 ? LONG_BYTES : SLAB_BYTES;
     size_t fit = bytes / dtype_bytes(w->type, (size_t)w->cols);
     int fair = rows / (4 * pool_size(c->pool));
-    int n = MIN((int)MIN(fit, 4096), fair);
-    if (fair >= BAND_W && c->k.product[TYPE_SLOT(w->type)].band) {
-        int most = n_x > BAND_X ? MIN(MANY_ROWS, fair) : n;
-        return MAX(BAND_W, most / BAND_W * BAND_W);
-    }
-    return MAX(TILE_W, n / TILE_W * TILE_W);
+    bool band = fair >= BAND_W && c->k.product[TYPE_SLOT(w->type)].band;
+    int unit = band ? BAND_W : TILE_W, many = band ? BAND_X : TILE_X;
+    int n = MIN(n_x > many ? MANY_ROWS : (int)MIN(fit, 4096), fair);
+    return MAX(unit, n / unit * unit);
 }
 
 static void take_workspace(struct dev *d, struct product *p)
@@ -179,8 +177,8 @@ static void take_workspace(struct dev *d, struct product *p)
         p->packed = dev_alloc(d, n * p->packed_bytes);
     p->in = dev_alloc(d, n * sizeof *p->in);
     p->to = dev_alloc(d, (size_t)p->x->rows * sizeof *p->to);
-    p->decoded = dev_alloc(d, (size_t)pool_size(p->c->pool) * TILE_W * (size_t)p->w->cols *
-                                  sizeof *p->decoded);
+    p->n_decoded = TILE_W * (size_t)(p->w->cols + APART);
+    p->decoded = dev_alloc(d, (size_t)pool_size(p->c->pool) * p->n_decoded * sizeof *p->decoded);
 }
 
 static void run_product(struct product *p)

@@ -98,7 +98,7 @@ struct experts {
     size_t mid_bytes;
     const void **in;                 /* [n_pair] */
     float **to;                      /* [n_pair] */
-    float *up, *decoded;             /* per worker [BAND_X][MAX_SLAB], [TILE_W * widest row] */
+    float *up, *decoded;             /* per worker [BAND_X][MAX_SLAB], as slab.decoded */
     size_t n_decoded;
 };
 
@@ -287,7 +287,7 @@ static void take_workspace(struct dev *d, struct experts *p)
     p->in = dev_alloc(d, n_all * sizeof *p->in);
     p->to = dev_alloc(d, n_all * sizeof *p->to);
     p->up = dev_alloc(d, n_thread * BAND_X * MAX_SLAB * sizeof *p->up);
-    p->n_decoded = TILE_W * (size_t)MAX(p->x->cols, p->n_mid);
+    p->n_decoded = TILE_W * (size_t)(MAX(p->x->cols, p->n_mid) + APART);
     p->decoded = dev_alloc(d, n_thread * p->n_decoded * sizeof *p->decoded);
 }
 

@@ -5,8 +5,13 @@
 
 #include "cpu_impl.h"
 
+/* Floats between unpacked rows: multiples of 4 KB from each other, they would fight for the same
+ * few lines of the first cache. */
+#define APART 256
+
 /* Rows first .. first+n-1 of w times n_x activations x (rows of pitch bytes in the kernel's form)
- * to out[i][at ...]. decoded: TILE_W * w.cols floats of this worker, for rows to be unpacked. */
+ * to out[i][at ...]. decoded: TILE_W * (w.cols + APART) floats of this worker, for rows to be
+ * unpacked. */
 struct slab {
     const struct tensor *w;
     struct product_kernel kernel;

@@ -114,6 +114,13 @@ static ALWAYS_INLINE void add_columns(const struct tile *t, int i, int from, int
     }
 }
 
+static ALWAYS_INLINE void put_sums(const struct tile *t, int i, const struct sixteen *acc)
+{
+    __m128 sum = sum_4x4(fold_16(acc[0].lo, acc[0].hi), fold_16(acc[1].lo, acc[1].hi),
+                         fold_16(acc[2].lo, acc[2].hi), fold_16(acc[3].lo, acc[3].hi));
+    put_4(t->out[i] + t->at, sum, t->n_w);
+}
+
 static ALWAYS_INLINE void tile_float(const struct tile *t, struct format f)
 {
     int whole = t->k / 16 * 16, step = f.type == DT_F8_E4M3 ? 128 : whole;
@@ -125,15 +132,87 @@ static ALWAYS_INLINE void tile_float(const struct tile *t, struct format f)
             add_columns(t, i, e, MIN(whole, e + step), f, acc);
         if (whole < t->k)
             add_tail(f.type, t, t->x[i], whole, acc);
-        __m128 sum = sum_4x4(fold_16(acc[0].lo, acc[0].hi), fold_16(acc[1].lo, acc[1].hi),
-                             fold_16(acc[2].lo, acc[2].hi), fold_16(acc[3].lo, acc[3].hi));
-        put_4(t->out[i] + t->at, sum, t->n_w);
+        put_sums(t, i, acc);
+    }
+}
+
+/* ---- many activation rows ----------------------------------------------------------------- */
+
+#define FEW_X 4     /* activation rows up to which one at a time is as fast */
+#define AT_ONCE 3   /* activation rows whose sums with four weight rows fill the registers */
+#define PART 512    /* columns of four weight rows that stay in the first cache */
+
+/* Eight of the sixteen lanes: rows i .. i+n_x-1, every other eight columns from .. to-1. */
+static ALWAYS_INLINE void add_half(const struct tile *t, int i, int n_x, int from, int to,
+                                   __m256 sum[][TILE_W])
+{
+    __m256 acc[AT_ONCE][TILE_W];
+    UNROLL for (int a = 0; a < n_x; a++)
+        UNROLL for (int j = 0; j < TILE_W; j++)
+            acc[a][j] = sum[i + a][j];
+    for (int e = from; e < to; e += 16) {
+        __m256 x[AT_ONCE];
+        UNROLL for (int a = 0; a < n_x; a++)
+            x[a] = _mm256_loadu_ps((const float *)t->x[i + a] + e);
+        UNROLL for (int j = 0; j < TILE_W; j++) {
+            __m256 w = _mm256_loadu_ps((const float *)t->w[j] + e);
+            UNROLL for (int a = 0; a < n_x; a++)
+                acc[a][j] = _mm256_fmadd_ps(w, x[a], acc[a][j]);
+        }
+    }
+    UNROLL for (int a = 0; a < n_x; a++)
+        UNROLL for (int j = 0; j < TILE_W; j++)
+            sum[i + a][j] = acc[a][j];
+}
+
+/* Sums of the lower lanes and of the upper ones of all activation rows. */
+struct many_sums {
+    __m256 lo[TILE_X][TILE_W], hi[TILE_X][TILE_W];
+};
+
+static ALWAYS_INLINE void add_rows(const struct tile *t, int i, int n_x, int from, int to,
+                                   struct many_sums *sum)
+{
+    add_half(t, i, n_x, from, to, sum->lo);
+    add_half(t, i, n_x, from + 8, to, sum->hi);
+}
+
+static void add_part(const struct tile *t, int from, int to, struct many_sums *sum)
+{
+    int i = 0;
+    for (; i + AT_ONCE <= t->n_x; i += AT_ONCE)
+        add_rows(t, i, AT_ONCE, from, to, sum);
+    if (t->n_x - i == 2)
+        add_rows(t, i, 2, from, to, sum);
+    else if (t->n_x - i == 1)
+        add_rows(t, i, 1, from, to, sum);
+}
+
+/* Columns in parts, which stay in the cache while all activation rows pass. */
+static void tile_f32_many(const struct tile *t)
+{
+    struct many_sums sum;
+    int whole = t->k / 16 * 16;
+    memset(sum.lo, 0, (size_t)t->n_x * sizeof *sum.lo);
+    memset(sum.hi, 0, (size_t)t->n_x * sizeof *sum.hi);
+    for (int e = 0; e < whole; e += PART)
+        add_part(t, e, MIN(whole, e + PART), &sum);
+    for (int i = 0; i < t->n_x; i++) {
+        struct sixteen acc[TILE_W];
+        UNROLL for (int j = 0; j < TILE_W; j++)
+            acc[j] = (struct sixteen){ sum.lo[i][j], sum.hi[i][j] };
+        if (whole < t->k)
+            add_tail(DT_F32, t, t->x[i], whole, acc);
+        put_sums(t, i, acc);
     }
 }
 
 static void tile_f32(const struct tile *t)
 {
-    tile_float(t, (struct format){ DT_F32, 4, load_f32 });
+    if (t->n_x > FEW_X)
+        tile_f32_many(t);
+    else
+        tile_float(t, (struct format){ DT_F32, 4, load_f32 });
 }
 
 static void tile_f16(const struct tile *t)

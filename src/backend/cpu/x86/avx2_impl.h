@@ -23,6 +23,27 @@ static ALWAYS_INLINE void fetch_ahead(const struct tile *t, int j, size_t at)
     _mm_prefetch((const char *)((uintptr_t)t->w[j] + at + t->ahead), _MM_HINT_T1);
 }
 
+/* The next band's bytes first .. first+bytes-1 of n rows from r on. A few lines at a time, between
+ * other work: with many at once everything waits for memory. */
+static ALWAYS_INLINE void fetch_rows(const struct band *b, int r, int n, size_t first, size_t bytes)
+{
+    UNROLL for (int j = 0; j < n; j++) {
+        uintptr_t next = (uintptr_t)b->w[r + j] + b->ahead + first;
+        UNROLL for (size_t i = 0; i < bytes; i += 64)
+            _mm_prefetch((const char *)(next + i), _MM_HINT_T1);
+    }
+}
+
+static ALWAYS_INLINE __m256i halves(__m128i lo, __m128i hi)
+{
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(lo), hi, 1);
+}
+
+static ALWAYS_INLINE __m256i two_of(const uint8_t *lo, const uint8_t *hi)
+{
+    return halves(_mm_loadu_si128((const __m128i *)lo), _mm_loadu_si128((const __m128i *)hi));
+}
+
 /* Sums of four vectors of eight, as four lanes. */
 static ALWAYS_INLINE __m128i sum_4x8(__m256i a, __m256i b, __m256i c, __m256i d)
 {
@@ -90,6 +111,7 @@ void cpu_q32_avx2(struct cpu_kernels *k);
 void cpu_q256_avx2(struct cpu_kernels *k);
 void cpu_band32_avx2(struct cpu_kernels *k);
 void cpu_band256_avx2(struct cpu_kernels *k);
+void cpu_band_q4_k_avx2(const struct band *b), cpu_band_mxfp4_avx2(const struct band *b);
 void cpu_index_avx2(struct cpu_kernels *k);
 
 #endif

@@ -79,13 +79,14 @@ static ALWAYS_INLINE void turn_16(__m512i *r)
     }
 }
 
-/* by_16: part p is columns 16 p .. of every 64 instead. */
+/* bytes: of 256 columns. by_16: part p is columns 16 p .. of every 64 instead. */
 static ALWAYS_INLINE void turn_weights(const struct source *s, struct chunk *c, part_fn *part,
-                                       bool by_16)
+                                       size_t bytes, bool by_16)
 {
     for (int p = 0; p < (s->n + 1) / 2; p++)
         for (int half = 0; half < BAND_W; half += 16) {
             __m512i r[16];
+            fetch_rows(s->b, half + 4 * p, 4, (size_t)(s->block / 8) * bytes, bytes);
             UNROLL for (int j = 0; j < 16; j++)
                 r[j] = part(s, half + j, p);
             turn_16(r);
@@ -108,14 +109,6 @@ static ALWAYS_INLINE void turn_side(const struct source *s, struct chunk *c)
             _mm512_store_si512(c->min[g][half], r[8 + g]);
         }
     }
-}
-
-/* Lines first .. first+bytes-1 of every row of the next band. */
-static ALWAYS_INLINE void fetch_band(const struct band *b, size_t first, size_t bytes)
-{
-    for (int j = 0; j < BAND_W; j++)
-        for (size_t at = first; at < first + bytes; at += 64)
-            _mm_prefetch((const char *)((uintptr_t)b->w[j] + at + b->ahead), _MM_HINT_T1);
 }
 
 static ALWAYS_INLINE void f16_steps(float *d, const uint16_t *h)

@@ -30,10 +30,10 @@ static ALWAYS_INLINE void scales_q2_k(struct chunk *c, int r, const uint8_t *con
 static void unpack_q2_k(const struct source *s, struct chunk *c)
 {
     size_t at = (size_t)(s->block / 8) * 84;
-    fetch_band(s->b, at, 84);
     for (int r = 0; r < BAND_W; r += OCT) {
         const uint8_t *row[OCT];
         rows_of_oct(row, s, r, at);
+        fetch_rows(s->b, r, OCT, at, 84);
         scales_q2_k(c, r, row);
         open_steps(c, r, words_8(row, 80));
         UNROLL for (int p = 0; p < 4; p++) { /* 16 bytes: 16 columns of each of four groups */
@@ -78,7 +78,6 @@ static ALWAYS_INLINE void scales_q4_k(struct chunk *c, int r, const uint8_t *con
 static void unpack_q4_k(const struct source *s, struct chunk *c)
 {
     size_t at = (size_t)(s->block / 8) * 144;
-    fetch_band(s->b, at, 144);
     for (int r = 0; r < BAND_W; r += OCT) {
         const uint8_t *row[OCT];
         rows_of_oct(row, s, r, at);
@@ -86,6 +85,7 @@ static void unpack_q4_k(const struct source *s, struct chunk *c)
         for (int p = 0; p < 8; p++) { /* 16 bytes: 16 columns of each of two groups */
             __m256i v[4], low = _mm256_set1_epi8(15);
             uint8_t(*q)[BAND_W][4] = c->q + p / 2 * 16 + p % 2 * 4;
+            fetch_rows(s->b, r + p, 1, at, 144);
             turn_8x16(v, row, 16 + 16 * (size_t)p);
             UNROLL for (int k = 0; k < 4; k++) {
                 store_256(q[k][r], _mm256_and_si256(v[k], low));
@@ -95,28 +95,74 @@ static void unpack_q4_k(const struct source *s, struct chunk *c)
     }
 }
 
-static void band_q4_k(const struct band *b)
+void cpu_band_q4_k_avx2(const struct band *b)
 {
     cpu_band_avx2(b, &(struct band_format){ unpack_q4_k, cpu_add_codes_8 });
 }
 
 /* ---- IQ2_XXS ------------------------------------------------------------------------------- */
 
-/* Words k .. k+n-1 of the chunk's rows have been turned: where sums of 16 bits begin. */
-static ALWAYS_INLINE __m256i start_of(const __m256i *w, int n)
+/* A vector is put together from entries of the codebook, eight columns each: four weight rows side
+ * by side, of which two vectors make one of eight rows. */
+
+/* The signs of two groups of columns, (s, s >> 1) of each byte s, and the words they came from. */
+struct quad {
+    __m256i sign[2], rest;
+};
+
+/* Groups 2 p and 2 p + 1; rows 0 1 4 5 of the block, or 2 3 6 7. */
+static ALWAYS_INLINE struct quad open_quad(const uint8_t *const *row, int p)
 {
-    __m256i sum = _mm256_setzero_si256();
-    UNROLL for (int k = 0; k < n; k++)
-        sum = _mm256_sub_epi16(sum, _mm256_maddubs_epi16(_mm256_set1_epi8(-128), w[k]));
-    return sum;
+    struct quad q;
+    __m256i a = two_of(row[0] + 2 + 16 * p, row[4] + 2 + 16 * p);
+    __m256i b = two_of(row[1] + 2 + 16 * p, row[5] + 2 + 16 * p);
+    q.rest = _mm256_blend_epi32(_mm256_srli_epi64(a, 32), b, 0xaa);
+    __m256i sign = iq2_sign_bytes(q.rest), half = _mm256_srli_epi16(sign, 1);
+    q.sign[0] = _mm256_unpacklo_epi8(sign, half);
+    q.sign[1] = _mm256_unpackhi_epi8(sign, half);
+    return q;
 }
 
-/* Columns 32 g .. of eight rows. */
-static ALWAYS_INLINE void turn_iq2_xxs(struct chunk *c, int r, int g, const uint8_t *const row[OCT])
+/* Columns 32 g + 8 e .. of four rows. */
+static ALWAYS_INLINE __m256i take_quad(const uint8_t *const *row, __m256i signs, int g, int e)
+{
+    const __m256i at = _mm256_broadcastsi128_si256(
+        _mm_add_epi8(_mm_setr_epi8(0, 1, 0, 1, 0, 1, 0, 1, 8, 9, 8, 9, 8, 9, 8, 9),
+                     _mm_set1_epi8((char)(2 * e))));
+    int i = 2 + 8 * g + e;
+    __m256i size = iq2_entries(row[0][i], row[1][i], row[4][i], row[5][i]);
+    return _mm256_blendv_epi8(size, _mm256_sub_epi8(_mm256_setzero_si256(), size),
+                              iq2_sign_tops(_mm256_shuffle_epi8(signs, at)));
+}
+
+/* Factors 2 n + 1; n is on top of a word, the bit below its four is a sign. */
+static ALWAYS_INLINE void put_factor(struct chunk *c, int r, int g, __m256i rest)
+{
+    __m256i n = _mm256_or_si256(_mm256_srli_epi32(rest, 27), _mm256_set1_epi32(1));
+    store_256(c->factor[2 * g][r], _mm256_or_si256(n, _mm256_slli_epi32(n, 16)));
+}
+
+/* Minus 128 times pairs of weights of two or three vectors: two weights still fit a byte. */
+static ALWAYS_INLINE __m256i start_of(const __m256i *w, int n)
+{
+    const __m256i off = _mm256_set1_epi8(-128);
+    __m256i sum = _mm256_maddubs_epi16(off, _mm256_add_epi8(w[0], w[1]));
+    if (n == 3)
+        sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(off, w[2]));
+    return _mm256_sub_epi16(_mm256_setzero_si256(), sum);
+}
+
+/* Columns 32 g .. of eight rows, and where their sums of 16 bits begin. */
+static ALWAYS_INLINE void put_group(struct chunk *c, int r, int g, const uint8_t *const *row,
+                                    __m256i sign_a, __m256i sign_b)
 {
     __m256i w[8];
-    turn_8x16(w, row, 32 * (size_t)g);
-    turn_8x16(w + 4, row, 32 * (size_t)g + 16);
+    UNROLL for (int e = 0; e < 4; e++) {
+        __m256 a = _mm256_castsi256_ps(take_quad(row, sign_a, g, e));
+        __m256 b = _mm256_castsi256_ps(take_quad(row + 2, sign_b, g, e));
+        w[2 * e] = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0x88));
+        w[2 * e + 1] = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0xdd));
+    }
     UNROLL for (int k = 0; k < 8; k++)
         store_256(c->q[8 * g + k][r], w[k]);
     store_256(c->start[3 * g][r], start_of(w, 3));
@@ -124,39 +170,22 @@ static ALWAYS_INLINE void turn_iq2_xxs(struct chunk *c, int r, int g, const uint
     store_256(c->start[3 * g + 2][r], start_of(w + 6, 2));
 }
 
-/* Factors 2 n + 1; n is on top of every second word, the bit below its four is a sign. */
-static ALWAYS_INLINE void scales_iq2_xxs(struct chunk *c, int r, const uint8_t *const row[OCT])
-{
-    __m256 d = f16_low(words_8(row, 0));
-    _mm256_store_ps(c->d[0] + r, _mm256_mul_ps(d, _mm256_set1_ps(.125f)));
-    UNROLL for (int p = 0; p < 4; p++) {
-        __m256i v[4];
-        turn_8x16(v, row, 2 + 16 * (size_t)p);
-        UNROLL for (int g = 0; g < 2; g++) {
-            __m256i n = _mm256_srli_epi32(v[2 * g + 1], 27);
-            n = _mm256_or_si256(n, _mm256_set1_epi32(1));
-            store_256(c->factor[4 * p + 2 * g][r], _mm256_or_si256(n, _mm256_slli_epi32(n, 16)));
-        }
-    }
-}
-
 static void unpack_iq2_xxs(const struct source *s, struct chunk *c)
 {
     size_t at = (size_t)(s->block / 8) * 66;
-    LINE uint8_t w[OCT][CHUNK];
-    const uint8_t *row[OCT], *turned[OCT];
-    fetch_band(s->b, at, 66);
+    const uint8_t *row[OCT];
     for (int r = 0; r < BAND_W; r += OCT) {
         rows_of_oct(row, s, r, at);
-        for (int j = 0; j < OCT; j++) {
-            struct iq2_signs signs = iq2_signs_of(row[j]);
-            turned[j] = w[j];
-            UNROLL for (int g = 0; g < 8; g++)
-                store_256(w[j] + 32 * g, iq2_weights(row[j], &signs, g));
+        fetch_rows(s->b, r, OCT, at, 66);
+        __m256 d = f16_low(words_8(row, 0));
+        _mm256_store_ps(c->d[0] + r, _mm256_mul_ps(d, _mm256_set1_ps(.125f)));
+        for (int p = 0; p < 4; p++) {
+            struct quad a = open_quad(row, p), b = open_quad(row + 2, p);
+            put_factor(c, r, 2 * p, _mm256_unpacklo_epi64(a.rest, b.rest));
+            put_factor(c, r, 2 * p + 1, _mm256_unpackhi_epi64(a.rest, b.rest));
+            UNROLL for (int g = 0; g < 2; g++)
+                put_group(c, r, 2 * p + g, row, a.sign[g], b.sign[g]);
         }
-        scales_iq2_xxs(c, r, row);
-        for (int g = 0; g < 8; g++)
-            turn_iq2_xxs(c, r, g, turned);
     }
 }
 
@@ -174,6 +203,6 @@ static void set_band(struct product_kernel *k, band_fn *band, int from)
 void cpu_band256_avx2(struct cpu_kernels *k)
 {
     set_band(&k->product[DT_Q2_K], band_q2_k, 2);
-    set_band(&k->product[DT_Q4_K], band_q4_k, 3);
+    set_band(&k->product[DT_Q4_K], cpu_band_q4_k_avx2, 3);
     set_band(&k->product[DT_IQ2_XXS], band_iq2_xxs, 3);
 }

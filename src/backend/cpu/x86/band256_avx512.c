@@ -21,7 +21,6 @@ static ALWAYS_INLINE void open_steps(const struct source *s, float *d, size_t by
 /* Of every scale, its products with 0, 1, 2, 3; and the minima. */
 static ALWAYS_INLINE void open_q2_k(struct source *s, struct chunk *c)
 {
-    fetch_band(s->b, (size_t)(s->block / 8) * 84, 84);
     for (int j = 0; j < BAND_W; j++) {
         __m128i packed = _mm_loadu_si128((const __m128i *)block_at(s, j, 84));
         __m128i scale = _mm_and_si128(packed, _mm_set1_epi8(15));
@@ -53,7 +52,7 @@ static ALWAYS_INLINE __m512i part_q2_k(const struct source *s, int j, int p)
 static void unpack_q2_k(struct source *s, struct chunk *c)
 {
     open_q2_k(s, c);
-    turn_weights(s, c, part_q2_k, false);
+    turn_weights(s, c, part_q2_k, 84, false);
 }
 
 const struct band_format cpu_format_q2_k = { unpack_q2_k, STEP_256, 0, true };
@@ -68,7 +67,6 @@ static void band_q2_k(const struct band *b)
 /* Eight pairs of six bits in twelve bytes. */
 static ALWAYS_INLINE void open_q4_k(struct source *s, struct chunk *c)
 {
-    fetch_band(s->b, (size_t)(s->block / 8) * 144, 144);
     for (int j = 0; j < BAND_W; j++) {
         uint32_t u[3];
         memcpy(u, block_at(s, j, 144) + 4, 12);
@@ -96,7 +94,7 @@ static ALWAYS_INLINE __m512i part_q4_k(const struct source *s, int j, int p)
 static void unpack_q4_k(struct source *s, struct chunk *c)
 {
     open_q4_k(s, c);
-    turn_weights(s, c, part_q4_k, false);
+    turn_weights(s, c, part_q4_k, 144, false);
 }
 
 const struct band_format cpu_format_q4_k = { unpack_q4_k, SCALE_32, 0, true };
@@ -111,7 +109,6 @@ static void band_q4_k(const struct band *b)
 /* Part p of a row has columns 16 p to 16 p + 15 of every 64. */
 static ALWAYS_INLINE void open_iq2_xxs(struct source *s, struct chunk *c)
 {
-    fetch_band(s->b, (size_t)(s->block / 8) * 66, 66);
     for (int j = 0; j < BAND_W; j++) {
         __m512i words = load_512(block_at(s, j, 66) + 2), w[4];
         __m256i n = _mm512_cvtepi64_epi32(_mm512_srli_epi64(words, 59));
@@ -140,7 +137,7 @@ static ALWAYS_INLINE __m512i part_iq2_xxs(const struct source *s, int j, int p)
 static void turn_iq2_xxs(struct source *s, struct chunk *c)
 {
     open_iq2_xxs(s, c);
-    turn_weights(s, c, part_iq2_xxs, true);
+    turn_weights(s, c, part_iq2_xxs, 66, true);
 }
 
 const struct band_format cpu_format_iq2_xxs = { turn_iq2_xxs, SCALE_32, 43, false };

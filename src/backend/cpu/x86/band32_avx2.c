@@ -5,11 +5,12 @@
 
 static void unpack_q8_0(const struct source *s, struct chunk *c)
 {
-    fetch_band(s->b, (size_t)s->block * 34, (size_t)s->n * 34);
+    size_t at = (size_t)s->block * 34;
     for (int r = 0; r < BAND_W; r += OCT) {
         const uint8_t *row[OCT];
-        rows_of_oct(row, s, r, (size_t)s->block * 34);
+        rows_of_oct(row, s, r, at);
         for (int g = 0; g < s->n; g++) {
+            fetch_rows(s->b, r + g, 1, at, 8 * 34);
             _mm256_store_ps(c->d[g] + r, f16_low(words_8(row, 34 * (size_t)g)));
             UNROLL for (int p = 0; p < 2; p++) {
                 __m256i v[4];
@@ -42,21 +43,23 @@ static ALWAYS_INLINE __m256i e2m1_twice(__m256i code)
 /* Columns 32 g .. of eight rows, and where their sums begin. */
 static ALWAYS_INLINE void put_block(struct chunk *c, int r, int g, const __m256i w[8])
 {
-    __m256i start = _mm256_setzero_si256();
+    __m256i sum = _mm256_setzero_si256(); /* eight weights fit a byte */
     UNROLL for (int k = 0; k < 8; k++) {
         store_256(c->q[8 * g + k][r], w[k]);
-        start = _mm256_sub_epi16(start, _mm256_maddubs_epi16(_mm256_set1_epi8(-128), w[k]));
+        sum = _mm256_add_epi8(sum, w[k]);
     }
-    store_256(c->start[g][r], start);
+    sum = _mm256_maddubs_epi16(_mm256_set1_epi8(-128), sum);
+    store_256(c->start[g][r], _mm256_sub_epi16(_mm256_setzero_si256(), sum));
 }
 
 static void unpack_mxfp4(const struct source *s, struct chunk *c)
 {
-    fetch_band(s->b, (size_t)s->block * 17, (size_t)s->n * 17);
+    size_t at = (size_t)s->block * 17;
     for (int r = 0; r < BAND_W; r += OCT) {
         const uint8_t *row[OCT];
-        rows_of_oct(row, s, r, (size_t)s->block * 17);
+        rows_of_oct(row, s, r, at);
         for (int g = 0; g < s->n; g++) {
+            fetch_rows(s->b, r + g, 1, at, 8 * 17);
             __m256i v[4], w[8];
             __m256i e = _mm256_and_si256(words_8(row, 17 * (size_t)g), _mm256_set1_epi32(255));
             _mm256_store_ps(c->d[g] + r, e8m0_half_8(e));
@@ -70,7 +73,7 @@ static void unpack_mxfp4(const struct source *s, struct chunk *c)
     }
 }
 
-static void band_mxfp4(const struct band *b)
+void cpu_band_mxfp4_avx2(const struct band *b)
 {
     cpu_band_avx2(b, &(struct band_format){ unpack_mxfp4, cpu_add_signed_32 });
 }
@@ -91,11 +94,12 @@ static ALWAYS_INLINE void part_nibbles(__m256i w[8], const __m256i v[4])
 
 static void unpack_fp4(const struct source *s, struct chunk *c)
 {
-    fetch_band(s->b, (size_t)s->block * 16, (size_t)s->n * 16);
+    size_t at = (size_t)s->block * 16;
     for (int r = 0; r < BAND_W; r += OCT) {
         const uint8_t *row[OCT];
-        rows_of_oct(row, s, r, (size_t)s->block * 16);
+        rows_of_oct(row, s, r, at);
         for (int g = 0; g < s->n; g++) {
+            fetch_rows(s->b, r + g, 1, at, 8 * 16);
             __m256i v[4], w[8];
             int32_t e[OCT];
             UNROLL for (int j = 0; j < OCT; j++)
@@ -121,7 +125,7 @@ static void set_band(struct product_kernel *k, band_fn *band, int from)
 
 void cpu_band32_avx2(struct cpu_kernels *k)
 {
-    set_band(&k->product[DT_Q8_0], band_q8_0, 8);
-    set_band(&k->product[DT_MXFP4], band_mxfp4, 3);
+    set_band(&k->product[DT_Q8_0], band_q8_0, 6);
+    set_band(&k->product[DT_MXFP4], cpu_band_mxfp4_avx2, 3);
     set_band(&k->product[TYPE_SLOT(DT_FP4)], band_fp4, 2);
 }

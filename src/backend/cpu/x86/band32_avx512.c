@@ -14,7 +14,6 @@ static ALWAYS_INLINE __m512i join(__m256i a, __m256i b)
 
 static ALWAYS_INLINE void open_q8_0(struct source *s, struct chunk *c)
 {
-    fetch_band(s->b, (size_t)s->block * 34, (size_t)s->n * 34);
     for (int g = 0; g < s->n; g++) {
         uint16_t h[BAND_W];
         for (int j = 0; j < BAND_W; j++)
@@ -33,7 +32,7 @@ static ALWAYS_INLINE __m512i part_q8_0(const struct source *s, int j, int p)
 static void unpack_q8_0(struct source *s, struct chunk *c)
 {
     open_q8_0(s, c);
-    turn_weights(s, c, part_q8_0, false);
+    turn_weights(s, c, part_q8_0, 8 * 34, false);
 }
 
 const struct band_format cpu_format_q8_0 = { unpack_q8_0, STEP_32, 128, false };
@@ -53,7 +52,6 @@ static ALWAYS_INLINE void e8m0_steps(float *d, const uint8_t *e)
 
 static ALWAYS_INLINE void open_mxfp4(struct source *s, struct chunk *c)
 {
-    fetch_band(s->b, (size_t)s->block * 17, (size_t)s->n * 17);
     for (int g = 0; g < s->n; g++) {
         uint8_t e[BAND_W];
         for (int j = 0; j < BAND_W; j++)
@@ -77,7 +75,7 @@ static ALWAYS_INLINE __m512i part_mxfp4(const struct source *s, int j, int p)
 static void unpack_mxfp4(struct source *s, struct chunk *c)
 {
     open_mxfp4(s, c);
-    turn_weights(s, c, part_mxfp4, false);
+    turn_weights(s, c, part_mxfp4, 8 * 17, false);
 }
 
 const struct band_format cpu_format_mxfp4 = { unpack_mxfp4, STEP_32, 12, false };
@@ -89,7 +87,6 @@ static void band_mxfp4(const struct band *b)
 
 static ALWAYS_INLINE void open_fp4(struct source *s, struct chunk *c)
 {
-    fetch_band(s->b, (size_t)s->block * 16, (size_t)s->n * 16);
     for (int g = 0; g < s->n; g++) {
         uint8_t e[BAND_W];
         for (int j = 0; j < BAND_W; j++)
@@ -114,7 +111,7 @@ static ALWAYS_INLINE __m512i part_fp4(const struct source *s, int j, int p)
 static void unpack_fp4(struct source *s, struct chunk *c)
 {
     open_fp4(s, c);
-    turn_weights(s, c, part_fp4, false);
+    turn_weights(s, c, part_fp4, 8 * 16, false);
 }
 
 const struct band_format cpu_format_fp4 = { unpack_fp4, STEP_32, 12, false };

@@ -222,34 +222,36 @@ static ALWAYS_INLINE void open_x(struct some_x *x, const struct source *s, int i
     }
 }
 
-/* Sums of m activation rows from `to` on. */
-static ALWAYS_INLINE void add_some(float (*to)[BAND_W], struct part p, int n, struct shape f)
+/* Activation rows i0 .. i0+m-1. */
+static ALWAYS_INLINE void add_some(float (*to)[BAND_W], const struct source *s,
+                                   const struct chunk *c, int i0, int m, struct shape f)
 {
-    for (p.half = 0; p.half < BAND_W; p.half += HALF) {
+    struct some_x x;
+    open_x(&x, s, i0, m, f);
+    to += i0;
+    for (int half = 0; half < BAND_W; half += HALF) {
         __m256 acc[N_X][2];
-        UNROLL for (int i = 0; i < p.m; i++)
+        UNROLL for (int i = 0; i < m; i++)
             UNROLL for (int h = 0; h < 2; h++)
-                acc[i][h] = _mm256_load_ps(to[i] + p.half + OCT * h);
-        add_chunk(acc, p, n, f);
-        UNROLL for (int i = 0; i < p.m; i++)
+                acc[i][h] = _mm256_load_ps(to[i] + half + OCT * h);
+        add_chunk(acc, (struct part){ c, &x, half, m }, s->n, f);
+        UNROLL for (int i = 0; i < m; i++)
             UNROLL for (int h = 0; h < 2; h++)
-                _mm256_store_ps(to[i] + p.half + OCT * h, acc[i][h]);
+                _mm256_store_ps(to[i] + half + OCT * h, acc[i][h]);
     }
 }
 
+/* By fours, and what is left by threes and twos; of one row the second is thrown away. */
 static ALWAYS_INLINE void add_all(float (*acc)[BAND_W], const struct source *s,
                                   const struct chunk *c, struct shape f)
 {
-    struct some_x x;
     int i = 0, n_x = s->b->n_x;
-    for (; n_x - i > 2; i += N_X) {
-        open_x(&x, s, i, N_X, f);
-        add_some(acc + i, (struct part){ c, &x, 0, N_X }, s->n, f);
-    }
-    if (i < n_x) {
-        open_x(&x, s, i, 2, f);
-        add_some(acc + i, (struct part){ c, &x, 0, 2 }, s->n, f);
-    }
+    for (; n_x - i == 4 || n_x - i > 6; i += 4)
+        add_some(acc, s, c, i, 4, f);
+    for (; n_x - i > 2; i += 3)
+        add_some(acc, s, c, i, 3, f);
+    if (n_x > i)
+        add_some(acc, s, c, i, 2, f);
 }
 
 /* What differs between formats, each as code of its own. */

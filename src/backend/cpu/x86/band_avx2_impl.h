@@ -63,11 +63,8 @@ static ALWAYS_INLINE void store_256(void *p, __m256i v)
 static ALWAYS_INLINE void turn_8x16(__m256i to[4], const uint8_t *const row[OCT], size_t at)
 {
     __m256i r[4], a[4];
-    UNROLL for (int j = 0; j < 4; j++) {
-        __m128i lo = _mm_loadu_si128((const __m128i *)(row[j] + at));
-        __m128i hi = _mm_loadu_si128((const __m128i *)(row[j + 4] + at));
-        r[j] = _mm256_inserti128_si256(_mm256_castsi128_si256(lo), hi, 1);
-    }
+    UNROLL for (int j = 0; j < 4; j++)
+        r[j] = two_of(row[j] + at, row[j + 4] + at);
     a[0] = _mm256_unpacklo_epi32(r[0], r[1]);
     a[1] = _mm256_unpackhi_epi32(r[0], r[1]);
     a[2] = _mm256_unpacklo_epi32(r[2], r[3]);
@@ -101,14 +98,6 @@ static ALWAYS_INLINE __m256i pair_of(__m256i v, int i, int j)
     int one = (int)(0x80008000u | (unsigned)i | (unsigned)j << 16);
     __m128i at = _mm_setr_epi32(one, one + 0x00040004, one + 0x00080008, one + 0x000c000c);
     return _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(at));
-}
-
-/* The next band's bytes first .. first+bytes-1 of every row. */
-static ALWAYS_INLINE void fetch_band(const struct band *b, size_t first, size_t bytes)
-{
-    for (int j = 0; j < BAND_W; j++)
-        for (size_t at = first; at < first + bytes; at += 64)
-            _mm_prefetch((const char *)((uintptr_t)b->w[j] + at + b->ahead), _MM_HINT_T1);
 }
 
 /* Eight weight rows from r on, `at` bytes into them. */

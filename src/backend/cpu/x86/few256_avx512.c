@@ -317,9 +317,14 @@ static ALWAYS_INLINE __m512 add_q4_k(int32_t (*head)[HALF], __m512i sum, const s
     return add_both(_mm512_load_si512(head[0]), sum, m, dx, acc);
 }
 
+/* Two rows; with more the bands of AVX2 are faster. */
 static void few_q4_k(const struct band *b)
 {
-    few_any(b, (struct format){ order_q4_k, take_q4_k, dot_q4_k, note_16, add_q4_k, 144 });
+    if (b->n_x > 2)
+        cpu_band_q4_k_avx2(b);
+    else
+        few_256(b, 2,
+                (struct format){ order_q4_k, take_q4_k, dot_q4_k, note_16, add_q4_k, 144 });
 }
 
 /* ---- IQ2_XXS ------------------------------------------------------------------------------- */

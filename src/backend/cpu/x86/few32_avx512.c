@@ -243,9 +243,13 @@ static ALWAYS_INLINE __m512 step_mxfp4(int32_t (*step)[HALF], int g)
     return e8m0_half_16(_mm512_and_si512(_mm512_load_si512(step[g]), _mm512_set1_epi32(255)));
 }
 
+/* Two rows; with more the bands of AVX2 are faster. */
 static void few_mxfp4(const struct band *b)
 {
-    few_any(b, (struct format){ take_mxfp4, note_mxfp4, step_mxfp4, 12, 17, 0 });
+    if (b->n_x > 2)
+        cpu_band_mxfp4_avx2(b);
+    else
+        few_32(b, 2, (struct format){ take_mxfp4, note_mxfp4, step_mxfp4, 12, 17, 0 });
 }
 
 /* Columns alternate between low and high nibbles. */

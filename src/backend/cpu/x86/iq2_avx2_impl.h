@@ -16,73 +16,72 @@ struct iq2_signs {
 };
 
 /* The 28 sign bits of eight words to 32 bytes: fields of seven, and their parity on top. */
-static ALWAYS_INLINE __m256i sign_bytes(__m256i rest)
+static ALWAYS_INLINE __m256i iq2_sign_bytes(__m256i rest)
 {
     const __m256i parity = _mm256_broadcastsi128_si256(_mm_setr_epi8(
         0, -128, -128, 0, -128, 0, 0, -128, -128, 0, 0, -128, 0, -128, -128, 0));
-    __m256i f = _mm256_and_si256(rest, _mm256_set1_epi32(0x7f));
-    f = _mm256_or_si256(f, _mm256_and_si256(_mm256_slli_epi32(rest, 1), _mm256_set1_epi32(0x7f00)));
-    f = _mm256_or_si256(f,
-                        _mm256_and_si256(_mm256_slli_epi32(rest, 2), _mm256_set1_epi32(0x7f0000)));
-    f = _mm256_or_si256(
-        f, _mm256_and_si256(_mm256_slli_epi32(rest, 3), _mm256_set1_epi32(0x7f000000)));
+    __m256i two = _mm256_blend_epi16(rest, _mm256_slli_epi32(rest, 2), 0xaa);
+    __m256i f = _mm256_or_si256(
+        _mm256_and_si256(two, _mm256_set1_epi16(0x7f)),
+        _mm256_and_si256(_mm256_add_epi16(two, two), _mm256_set1_epi16(0x7f00)));
     __m256i fold = _mm256_and_si256(_mm256_xor_si256(f, _mm256_srli_epi16(f, 4)),
                                     _mm256_set1_epi8(15));
     return _mm256_or_si256(f, _mm256_shuffle_epi8(parity, fold));
 }
 
-/* The second words of a block's eight groups of 32 columns: signs, and the scale on top. */
+/* The second words of a block's eight groups of 32 columns: signs, and the scale on top. Of groups
+ * 0 1 4 5 in the lower half, 2 3 6 7 in the upper. */
 static ALWAYS_INLINE __m256i iq2_rest(const uint8_t *block)
 {
     __m256i lo = _mm256_loadu_si256((const __m256i *)(block + 2));
     __m256i hi = _mm256_loadu_si256((const __m256i *)(block + 34));
-    __m256i odd = _mm256_castps_si256(
+    return _mm256_castps_si256(
         _mm256_shuffle_ps(_mm256_castsi256_ps(lo), _mm256_castsi256_ps(hi), 0xdd));
-    return _mm256_permute4x64_epi64(odd, 0xd8);
 }
 
-static ALWAYS_INLINE struct iq2_signs iq2_signs_of(const uint8_t *block)
+static ALWAYS_INLINE void iq2_signs_of(struct iq2_signs *to, __m256i rest)
 {
-    struct iq2_signs to;
-    __m256i s = sign_bytes(iq2_rest(block)), half = _mm256_srli_epi16(s, 1);
-    __m256i lo = _mm256_unpacklo_epi8(s, half), hi = _mm256_unpackhi_epi8(s, half);
-    _mm256_storeu_si256((__m256i *)to.four, _mm256_permute2x128_si256(lo, hi, 0x20));
-    _mm256_storeu_si256((__m256i *)(to.four + 4), _mm256_permute2x128_si256(lo, hi, 0x31));
-    __asm__("" : "+m"(to)); /* to be loaded: taking a vector apart costs more */
-    return to;
+    __m256i s = iq2_sign_bytes(rest), half = _mm256_srli_epi16(s, 1);
+    _mm256_storeu_si256((__m256i *)to->four, _mm256_unpacklo_epi8(s, half));
+    _mm256_storeu_si256((__m256i *)(to->four + 4), _mm256_unpackhi_epi8(s, half));
+    __asm__("" : "+m"(*to)); /* to be loaded: taking a vector apart costs more */
 }
 
-/* The top bits of bytes are the signs of columns 32 g .. . */
+/* Lanes of 16 bits, four for each eight columns, hold s and s >> 1: their signs come to the tops of
+ * bytes. */
+static ALWAYS_INLINE __m256i iq2_sign_tops(__m256i s)
+{
+    return _mm256_mullo_epi16(s, _mm256_set1_epi64x(0x0002000800200080));
+}
+
+/* Of columns 32 g .. . */
 static ALWAYS_INLINE __m256i iq2_sign(const struct iq2_signs *signs, int g)
 {
     const __m256i at = _mm256_setr_epi8(0, 1, 0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3, 2, 3, 4, 5, 4,
                                         5, 4, 5, 4, 5, 6, 7, 6, 7, 6, 7, 6, 7);
-    const __m256i up = _mm256_set1_epi64x(0x0002000800200080);
     __m256i four = _mm256_set1_epi64x((long long)signs->four[g]);
-    return _mm256_mullo_epi16(_mm256_shuffle_epi8(four, at), up);
+    return iq2_sign_tops(_mm256_shuffle_epi8(four, at));
 }
 
-static ALWAYS_INLINE __m128i two_entries(uint32_t a, uint32_t b)
+static ALWAYS_INLINE __m128i two_entries(unsigned a, unsigned b)
 {
     __m128d v = _mm_load_sd((const double *)&iq2_xxs_grid[a]);
     return _mm_castpd_si128(_mm_loadh_pd(v, (const double *)&iq2_xxs_grid[b]));
 }
 
-/* Magnitudes of columns 32 g .. . Loads are the scarcest: the four indices come in one. */
+/* Magnitudes of four times eight columns. */
+static ALWAYS_INLINE __m256i iq2_entries(unsigned a, unsigned b, unsigned c, unsigned d)
+{
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(two_entries(a, b)), two_entries(c, d),
+                                   1);
+}
+
+/* Of columns 32 g .. . Loads are the scarcest: the four indices come in one. */
 static ALWAYS_INLINE __m256i iq2_size(const uint8_t *block, int g)
 {
     uint32_t index;
     memcpy(&index, block + 2 + 8 * g, 4);
-    __m128i lo = two_entries(index & 255, index >> 8 & 255);
-    __m128i hi = two_entries(index >> 16 & 255, index >> 24);
-    return _mm256_inserti128_si256(_mm256_castsi128_si256(lo), hi, 1);
-}
-
-static ALWAYS_INLINE __m256i iq2_weights(const uint8_t *block, const struct iq2_signs *signs, int g)
-{
-    __m256i size = iq2_size(block, g);
-    return _mm256_blendv_epi8(size, _mm256_sub_epi8(_mm256_setzero_si256(), size),
-                              iq2_sign(signs, g));
+    return iq2_entries(index & 255, index >> 8 & 255, index >> 16 & 255, index >> 24);
 }
 
 #endif

@@ -218,11 +218,11 @@ struct iq2_block {
 
 static ALWAYS_INLINE float open_iq2_xxs(struct iq2_block *to, const uint8_t *src)
 {
-    __m256i n = _mm256_srli_epi32(iq2_rest(src), 28);
+    __m256i rest = iq2_rest(src), n = _mm256_srli_epi32(rest, 28);
     __m256i scale = _mm256_or_si256(_mm256_add_epi32(n, n), _mm256_set1_epi32(1));
     scale = _mm256_or_si256(scale, _mm256_slli_epi32(scale, 16));
-    to->signs = iq2_signs_of(src);
-    _mm256_storeu_si256((__m256i *)to->scale, scale);
+    iq2_signs_of(&to->signs, rest);
+    _mm256_storeu_si256((__m256i *)to->scale, _mm256_permute4x64_epi64(scale, 0xd8));
     __asm__("" : "+m"(to->scale));
     return f16_of(src) * .125f;
 }

@@ -95,16 +95,6 @@ struct format_4 {
     size_t bytes, at; /* of a block; of its codes */
 };
 
-static ALWAYS_INLINE __m256i halves(__m128i lo, __m128i hi)
-{
-    return _mm256_inserti128_si256(_mm256_castsi128_si256(lo), hi, 1);
-}
-
-static ALWAYS_INLINE __m256i two_of(const uint8_t *lo, const uint8_t *hi)
-{
-    return halves(_mm_loadu_si128((const __m128i *)lo), _mm_loadu_si128((const __m128i *)hi));
-}
-
 /* Two words: the first to all lanes of the lower half, the second of the upper. */
 static ALWAYS_INLINE __m256i spread_two(const void *p)
 {

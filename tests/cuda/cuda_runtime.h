@@ -312,6 +312,14 @@ static inline unsigned __dp4a(unsigned a, unsigned b, unsigned c)
     return c;
 }
 
+/* Two halves of a with the lower two bytes of b, or the upper ones. */
+static inline int __dp2a_lo(int a, int b, int c)
+{
+    return c + (int16_t)a * (int8_t)b + (a >> 16) * (int8_t)(b >> 8);
+}
+
+static inline int __dp2a_hi(int a, int b, int c) { return __dp2a_lo(a, b >> 16, c); }
+
 /* dp4a.u32.s32 */
 static inline int emu_dp4a_plus(int a, int b, int c)
 {

@@ -10,6 +10,7 @@
  * choose the magnitude and bit 2 the sign; every lane has a copy in a bank of its own. */
 #define BOOK_ENTRY (WARP * 4)
 #define BOOK_SIGNS (256 * BOOK_ENTRY)
+#define BOOK_ALIGN (128 * BOOK_ENTRY) /* of signs, where no addition is to spare */
 
 __host__ __device__ __forceinline__ constexpr int book_bytes(int type)
 {
@@ -22,10 +23,9 @@ __device__ __forceinline__ uint32_t book_entry(const uint8_t *book, uint32_t at)
     return *(const uint32_t *)(book + at);
 }
 
-/* Magnitudes are 8, 25 and 43. */
 __device__ __forceinline__ int book_four(uint32_t entry)
 {
-    return (int)__byte_perm(0x002b1908, 0x00d5e7f8, entry);
+    return (int)__byte_perm(IQ2_XXS_SIZES, IQ2_XXS_NEGATED, entry);
 }
 
 /* A thread stores the copies of its entry, in an order that meets different banks. */
@@ -36,18 +36,30 @@ __device__ __forceinline__ void book_copies(uint8_t *to, uint32_t entry)
         ((uint4 *)to)[(i + LANE) % (BOOK_ENTRY / 16)] = { entry, entry, entry, entry };
 }
 
-__device__ __forceinline__ void book_fill(const struct cu_tables *tables, uint8_t *book)
+/* What a thread asks for before it has room for it. */
+__device__ __forceinline__ uint64_t book_ask(const struct cu_tables *tables)
 {
-    static_assert(FEW_THREADS == 256, "a thread for each entry");
-    int t = (int)threadIdx.x;
-    uint64_t grid = tables->iq2_xxs[t];
-    uint32_t low = low_nibbles((uint32_t)grid >> 4), high = low_nibbles((uint32_t)(grid >> 36));
-    book_copies(book + t * BOOK_ENTRY, low | high << 16);
-    uint32_t eight = eight_signs((uint32_t)t), entry = 0;
-    for (int i = 0; i < 8; i++)
-        entry |= (eight >> i & 1) << (4 * i + 2);
-    if (t < 128)
-        book_copies(book + BOOK_SIGNS + t * BOOK_ENTRY, entry);
+    return tables->iq2_xxs[threadIdx.x % 256];
+}
+
+/* By all threads of a block, with what they asked for. */
+__device__ __forceinline__ void book_fill(const struct cu_tables *tables, uint64_t asked,
+                                          uint8_t *sizes, uint8_t *signs)
+{
+#pragma unroll 1
+    for (int t = (int)threadIdx.x; t < 256 + 128; t += (int)blockDim.x) {
+        if (t < 256) {
+            uint64_t grid = t == (int)threadIdx.x ? asked : tables->iq2_xxs[t];
+            uint32_t low = low_nibbles((uint32_t)grid >> 4);
+            book_copies(sizes + t * BOOK_ENTRY,
+                        low | low_nibbles((uint32_t)(grid >> 36)) << 16);
+            continue;
+        }
+        uint32_t eight = eight_signs((uint32_t)t - 256), entry = 0;
+        for (int i = 0; i < 8; i++)
+            entry |= (eight >> i & 1) << (4 * i + 2);
+        book_copies(signs + (t - 256) * BOOK_ENTRY, entry);
+    }
 }
 
 #endif

@@ -12,6 +12,8 @@ extern "C" {
 #define MAX_DIM 1024       /* of a row */
 #define PAIRS 8            /* a lane's part of a query: heads have 2 * WARP * PAIRS elements */
 #define INDEX_EACH 4       /* of an index query: WARP * INDEX_EACH */
+#define POOL_FEW 8         /* tokens whose inputs a thread asks for together */
+#define POOL_MOST 128      /* tokens that are looked up together */
 
 /* One compressor's inputs. */
 struct pooling {
@@ -34,28 +36,39 @@ struct preparing {
     int l;
 };
 
-/* A cached row being made, in shared memory. */
+/* Where a token's values and gate scores are; ape: what its scores get, NULL: they have it. */
+struct source {
+    const float *a, *s, *ape;
+};
+
+/* A row in shared memory: one that is made for the cache, or what heads have in common. */
 struct row_buffer {
     float x[MAX_DIM];
     struct cu_sums sums;
+    float2 turn[MAX_DIM / 2]; /* of its pairs */
+    struct source source[POOL_MOST];
 };
 
-/* A thread's part of how a row is normed and rotated: known before the row is. */
+/* A thread's part of a row's norm: known before the row is. */
 struct finish {
     float by[MAX_DIM / THREADS];
-    float2 turn;
 };
 
-__device__ __forceinline__ struct finish finish_for(const struct rope *rope, int pos, int n,
-                                                    const float *weight)
+/* How a row at pos is rotated; the block waits before anybody uses it. */
+__device__ __forceinline__ void find_turns(struct row_buffer *z, const struct rope *rope, int pos)
+{
+    int t = (int)threadIdx.x;
+    if (t < rope->n_pair)
+        z->turn[t] = turn_by((float)pos * rope->freq[t], false);
+}
+
+__device__ __forceinline__ struct finish finish_for(int n, const float *weight)
 {
     struct finish f = {};
     int t = (int)threadIdx.x;
 #pragma unroll
     for (int j = 0; j < MAX_DIM / THREADS; j++)
         f.by[j] = t + j * THREADS < n ? weight[t + j * THREADS] : 0;
-    if (t < rope->n_pair)
-        f.turn = turn_by((float)pos * rope->freq[t], false);
     return f;
 }
 
@@ -74,7 +87,7 @@ __device__ __forceinline__ void norm_rotate(struct row_buffer *z, int n, const s
             z->x[t + j * THREADS] = z->x[t + j * THREADS] * scale * f->by[j];
     __syncthreads();
     if (t < n_pair)
-        turn_pair(z->x + n - 2 * (n_pair - t), f->turn);
+        turn_pair(z->x + n - 2 * (n_pair - t), z->turn[t]);
 }
 
 /* ---- window rows --------------------------------------------------------------------------- */
@@ -86,8 +99,10 @@ __device__ __forceinline__ void store_row(struct row_buffer *z, const struct pre
     const struct kv_layer *layer = kv_of(&p->step, r.seq, p->l);
     uint8_t *slot = layer->ring + (size_t)(r.pos % s->ring_cap) * s->row_bytes;
     struct finish f;
-    if (p->kv_norm)
-        f = finish_for(&p->rope, r.pos, s->head_dim, p->kv_norm);
+    if (p->kv_norm) {
+        find_turns(z, &p->rope, r.pos);
+        f = finish_for(s->head_dim, p->kv_norm);
+    }
     wait_for_last();
     for (int k = (int)threadIdx.x; k < s->head_dim; k += THREADS)
         z->x[k] = p->kv.x[i * p->kv.pitch + k];
@@ -111,36 +126,91 @@ struct pooler {
     struct kv_front front;
 };
 
-/* Channel k of token t's value and gate score. */
-__device__ __forceinline__ float2 input_at(const struct pooler *at, int t, int k)
+/* Of token t: a row of the step, or one that the frontier kept. */
+__device__ __forceinline__ struct source source_of(const struct pooler *at, int t)
 {
     const struct pooling *in = at->in;
     int back = at->r.pos - t, width = in->c.width;
-    bool kept = back > at->i - at->r.first;
-    size_t slot = (size_t)(t % at->front.cap) * width + k, row = (size_t)(at->i - back);
-    const float *a = kept ? at->front.a + slot : in->a.x + row * in->a.pitch + k;
-    const float *s = kept ? at->front.s + slot : in->s.x + row * in->s.pitch + k;
-    float bias = kept ? 0 : in->c.ape[(size_t)(t % in->c.ratio) * width + k];
-    return { *a, kept ? *s : *s + bias };
+    if (back > at->i - at->r.first) {
+        size_t slot = (size_t)(t % at->front.cap) * width;
+        return { at->front.a + slot, at->front.s + slot, NULL };
+    }
+    size_t row = (size_t)(at->i - back);
+    return { in->a.x + row * in->a.pitch, in->s.x + row * in->s.pitch,
+             in->c.ape + (size_t)(t % in->c.ratio) * width };
+}
+
+/* Channel k of a token's value and gate score. */
+__device__ __forceinline__ float2 input_at(const struct source *from, int k)
+{
+    float s = from->s[k];
+    return { from->a[k], from->ape ? s + from->ape[k] : s };
+}
+
+/* The tokens that are pooled: n of them; overlapping, those of the block itself, from `own` on,
+ * speak through the second half of the channels. */
+struct span_of_tokens {
+    int first, n, own, shift;
+};
+
+__device__ __forceinline__ struct span_of_tokens span_at(const struct pooler *at)
+{
+    const struct compressor *c = &at->in->c;
+    bool overlap = c->width == 2 * c->dim;
+    int end = at->r.pos + 1, first = max(end - (overlap ? 2 : 1) * c->ratio, 0);
+    return { first, end - first, end - first - c->ratio, overlap ? c->dim : 0 };
+}
+
+/* Up to POOL_MOST of them, from number `from` on. */
+__device__ __forceinline__ void find_sources(struct row_buffer *z, const struct pooler *at,
+                                             const struct span_of_tokens *s, int from)
+{
+    int t = from + (int)threadIdx.x;
+    __syncthreads();
+    if (threadIdx.x < POOL_MOST && t < s->n) {
+        struct source one = source_of(at, s->first + t);
+        int shift = t >= s->own ? s->shift : 0;
+        z->source[threadIdx.x] = { one.a + shift, one.s + shift, one.ape ? one.ape + shift : NULL };
+    }
+    __syncthreads();
+}
+
+/* The next POOL_FEW of n. */
+__device__ __forceinline__ void take_few(const struct source *from, int n, int k, float2 *in)
+{
+#pragma unroll
+    for (int j = 0; j < POOL_FEW; j++)
+        in[j] = j < n ? input_at(from + j, k) : float2{ 0, -INFINITY };
 }
 
 /* Channel k of the row whose block ends here: the mean of the values weighted by a softmax of the
- * scores. Overlapping, the block itself speaks through the second half of the channels. */
-__device__ __forceinline__ float pool_channel(const struct pooler *at, int k)
+ * scores. All threads take part. */
+__device__ __forceinline__ float pool_channel(struct row_buffer *z, const struct pooler *at,
+                                              const struct span_of_tokens *s, int k)
 {
-    int dim = at->in->c.dim, ratio = at->in->c.ratio, last = at->r.pos;
-    bool overlap = at->in->c.width == 2 * dim;
-    int own = overlap ? last + 1 - ratio : 0, first = last + 1 - (overlap ? 2 : 1) * ratio;
     float max = -INFINITY, sum = 0, value = 0;
-#pragma unroll 8
-    for (int t = first < 0 ? 0 : first; t <= last; t++)
-        max = fmaxf(max, input_at(at, t, overlap && t >= own ? dim + k : k).y);
-#pragma unroll 8
-    for (int t = first < 0 ? 0 : first; t <= last; t++) {
-        float2 in = input_at(at, t, overlap && t >= own ? dim + k : k);
-        float w = expf(in.y - max);
-        sum += w;
-        value = fmaf(w, in.x, value);
+    float2 in[POOL_FEW];
+#pragma unroll 1
+    for (int t = 0; t < s->n; t += POOL_FEW) {
+        if (t % POOL_MOST == 0)
+            find_sources(z, at, s, t);
+        take_few(z->source + t % POOL_MOST, s->n - t, k, in);
+#pragma unroll
+        for (int j = 0; j < POOL_FEW; j++)
+            max = fmaxf(max, in[j].y);
+    }
+#pragma unroll 1
+    for (int t = 0; t < s->n; t += POOL_FEW) {
+        if (t % POOL_MOST == 0 && s->n > POOL_MOST)
+            find_sources(z, at, s, t);
+        if (s->n > POOL_FEW)
+            take_few(z->source + t % POOL_MOST, s->n - t, k, in);
+#pragma unroll
+        for (int j = 0; j < POOL_FEW; j++) {
+            float w = t + j < s->n ? expf(in[j].y - max) : 0;
+            sum = t + j < s->n ? sum + w : sum;
+            value = t + j < s->n ? fmaf(w, in[j].x, value) : value;
+        }
     }
     return value / sum;
 }
@@ -163,16 +233,20 @@ __device__ __forceinline__ void append_row(struct row_buffer *z, const struct po
     }
 }
 
-/* A row that ends a block makes the block's row. */
+/* The row of the block that ends here. */
 __device__ __forceinline__ void pool_row(struct row_buffer *z, const struct pooler *at)
 {
     const struct compressor *c = &at->in->c;
-    if ((at->r.pos + 1) % c->ratio)
-        return;
-    int first = at->r.pos + 1 - c->ratio;
-    struct finish f = finish_for(&at->p->rope, first, c->dim, c->norm);
-    for (int k = (int)threadIdx.x; k < c->dim; k += THREADS)
-        z->x[k] = pool_channel(at, k);
+    struct span_of_tokens span = span_at(at);
+    struct finish f = finish_for(c->dim, c->norm);
+    find_turns(z, &at->p->rope, at->r.pos + 1 - c->ratio);
+    wait_for_last();
+    for (int from = 0; from < c->dim; from += THREADS) {
+        int k = from + (int)threadIdx.x;
+        float x = pool_channel(z, at, &span, min(k, c->dim - 1));
+        if (k < c->dim)
+            z->x[k] = x;
+    }
     norm_rotate(z, c->dim, &f, c->eps, at->p->rope.n_pair);
     __syncthreads();
     append_row(z, at);
@@ -184,8 +258,9 @@ __device__ __forceinline__ void keep_row(const struct pooler *at)
     const struct kv_front *f = &at->front;
     if (at->i < at->r.first + at->r.count - f->cap)
         return;
+    struct source from = source_of(at, at->r.pos);
     for (int k = (int)threadIdx.x; k < f->width; k += THREADS) {
-        float2 in = input_at(at, at->r.pos, k);
+        float2 in = input_at(&from, k);
         f->a[(size_t)(at->r.pos % f->cap) * f->width + k] = in.x;
         f->s[(size_t)(at->r.pos % f->cap) * f->width + k] = in.y;
     }
@@ -197,9 +272,9 @@ __device__ __forceinline__ void compress_row(struct row_buffer *z, const struct 
     struct pooler at = { p, in, p->step.row[i], i, {} };
     const struct kv_layer *layer = kv_of(&p->step, at.r.seq, p->l);
     at.front = in->c.index ? layer->index : layer->main;
-    wait_for_last();
-    if (p->pools)
+    if (p->pools && (at.r.pos + 1) % in->c.ratio == 0)
         pool_row(z, &at);
+    wait_for_last();
     __syncthreads(); /* pooling reads what keeping overwrites */
     if (p->keeps)
         keep_row(&at);
@@ -207,21 +282,14 @@ __device__ __forceinline__ void compress_row(struct row_buffer *z, const struct 
 
 /* ---- queries, a warp for each head ---------------------------------------------------------- */
 
-__device__ __forceinline__ void prepare_query(const struct preparing *p, int head, int i)
+__device__ __forceinline__ void prepare_query(const struct row_buffer *z,
+                                              const struct preparing *p, int head, int i)
 {
     if (head >= p->n_head)
         return;
     float *v = p->q.x + i * p->q.pitch + (size_t)head * p->dim + 2 * LANE, sum = 0;
     float x[PAIRS][2];
-    float2 turn[PAIRS];
-    int pos = p->step.row[i].pos, plain = p->dim / 2 - p->rope.n_pair;
-#pragma unroll
-    for (int k = 0; k < PAIRS; k++) {
-        int pair = LANE + k * WARP - plain;
-        if (pair >= 0 && pair < p->rope.n_pair)
-            turn[k] = turn_by((float)pos * p->rope.freq[pair], false);
-    }
-    wait_for_last();
+    int plain = p->dim / 2 - p->rope.n_pair;
 #pragma unroll
     for (int k = 0; k < PAIRS; k++) {
         bool here = 2 * (LANE + k * WARP) < p->dim;
@@ -239,18 +307,18 @@ __device__ __forceinline__ void prepare_query(const struct preparing *p, int hea
         x[k][0] *= scale;
         x[k][1] *= scale;
         if (LANE + k * WARP >= plain)
-            turn_pair(x[k], turn[k]);
+            turn_pair(x[k], z->turn[LANE + k * WARP - plain]);
         v[2 * k * WARP] = x[k][0];
         v[2 * k * WARP + 1] = x[k][1];
     }
 }
 
 /* A lane's part of a rotated pair: the lane beside it has the other. */
-__device__ __forceinline__ float rotate_half(float x, float angle)
+__device__ __forceinline__ float rotate_half(float x, float2 turn)
 {
     float other = __shfl_xor_sync(ALL_LANES, x, 1);
     float pair[2] = { LANE % 2 ? other : x, LANE % 2 ? x : other };
-    rotate_pair(pair, angle, false);
+    turn_pair(pair, turn);
     return pair[LANE % 2];
 }
 
@@ -279,12 +347,12 @@ __device__ __forceinline__ void hadamard_lanes(float *x, int n)
         x[k] *= norm;
 }
 
-__device__ __forceinline__ void prepare_index_query(const struct preparing *p, int head, int i)
+__device__ __forceinline__ void prepare_index_query(const struct row_buffer *z,
+                                                    const struct preparing *p, int head, int i)
 {
-    wait_for_last();
     if (head >= p->n_index_head)
         return;
-    int n = p->index_dim, pos = p->step.row[i].pos, plain = n - 2 * p->rope.n_pair;
+    int n = p->index_dim, plain = n - 2 * p->rope.n_pair;
     float *v = p->index_q.x + i * p->index_q.pitch + (size_t)head * n + LANE, x[INDEX_EACH];
 #pragma unroll
     for (int k = 0; k < INDEX_EACH; k++)
@@ -292,8 +360,7 @@ __device__ __forceinline__ void prepare_index_query(const struct preparing *p, i
 #pragma unroll
     for (int k = 0; k < INDEX_EACH; k++) {
         int at = LANE + k * WARP - plain;
-        float turned = rotate_half(x[k], at >= 0 && at < n - plain
-                                             ? (float)pos * p->rope.freq[at / 2] : 0);
+        float turned = rotate_half(x[k], z->turn[max(at, 0) / 2]);
         x[k] = at >= 0 ? turned : x[k];
     }
     if (p->step.shape.packed) {
@@ -328,10 +395,13 @@ __global__ void __launch_bounds__(THREADS) prepare_kernel(struct preparing p)
     }
     part = (part - (p.kv.x != NULL)) * WARPS + WARP_ID;
     int n_head = (p.n_head + WARPS - 1) / WARPS * WARPS;
+    find_turns(&z, &p.rope, p.step.row[i].pos);
+    __syncthreads();
+    wait_for_last();
     if (part < n_head)
-        prepare_query(&p, part, i);
+        prepare_query(&z, &p, part, i);
     else
-        prepare_index_query(&p, part - n_head, i);
+        prepare_index_query(&z, &p, part - n_head, i);
 }
 
 static void prepare(struct dev *d, const struct preparing *p, int n)

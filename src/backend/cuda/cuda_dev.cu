@@ -61,12 +61,12 @@ static int describe(struct cuda *c, int index, struct err *e)
 
 static int load_tables(struct cuda *c, struct err *e)
 {
-    TRY(cuda_memory_new(&c->dev, (void **)&c->tables, sizeof *c->tables, e));
-    cudaError_t code = cudaMemcpyAsync(c->tables->iq2_xxs, iq2_xxs_grid, sizeof c->tables->iq2_xxs,
-                                       cudaMemcpyHostToDevice, c->stream);
-    if (code == cudaSuccess)
-        code = cudaMemcpyAsync(c->tables->iq2_xs, iq2_xs_grid, sizeof c->tables->iq2_xs,
-                               cudaMemcpyHostToDevice, c->stream);
+    struct cu_tables t;
+    memcpy(t.iq2_xxs, iq2_xxs_grid, sizeof t.iq2_xxs);
+    memcpy(t.iq2_xs, iq2_xs_grid, sizeof t.iq2_xs);
+    t.magnitudes = IQ2_XXS_SIZES;
+    TRY(cuda_memory_new(&c->dev, (void **)&c->tables, sizeof t, e));
+    cudaError_t code = cudaMemcpyAsync(c->tables, &t, sizeof t, cudaMemcpyHostToDevice, c->stream);
     if (code == cudaSuccess)
         code = cudaStreamSynchronize(c->stream);
     return code == cudaSuccess ? 0 : failed(e, code, "codebooks");

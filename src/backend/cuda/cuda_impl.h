@@ -14,9 +14,14 @@ extern "C" {
 
 #define WARP 32
 
+/* The magnitudes of IQ2_XXS, 8, 25 and 43, as bytes, and what is below zero. */
+#define IQ2_XXS_SIZES 0x002b1908u
+#define IQ2_XXS_NEGATED 0x00d5e7f8u
+
 /* Codebooks, in device memory. */
 struct cu_tables {
     uint64_t iq2_xxs[256], iq2_xs[512];
+    uint32_t magnitudes; /* IQ2_XXS_SIZES */
 };
 
 #define N_LOOK 3

@@ -20,9 +20,12 @@ struct cu_src {
  * want it. */
 #ifdef CUDA_EMULATED
 #define PREFETCH(p) ((void)(p))
+#define SHARED_AT(p) ((uintptr_t)(p))
+typedef uintptr_t shared_place;
 #else
 #define PREFETCH(p) asm volatile("prefetch.global.L2 [%0];" ::"l"(p))
 #define SHARED_AT(p) ((uint32_t)__cvta_generic_to_shared(p))
+typedef uint32_t shared_place;
 #endif
 
 /* Until the kernel queued before this one is done. What comes before it may run beside that kernel,

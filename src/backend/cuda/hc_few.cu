@@ -7,6 +7,7 @@
 #include "gates_impl.h"
 
 #define THREADS 256
+#define WARPS (THREADS / WARP)
 #define PIECE (2 * WARP)
 #define TURNS 3 /* numbers that a warp projects at once */
 #define AHEAD 8 /* of a row's experts, that are on their way together */
@@ -19,9 +20,15 @@ struct hc_pieces {
     int n, n_sum;
 };
 
-static int n_product(const struct cu_hc *hc)
+__host__ __device__ __forceinline__ int n_product(const struct cu_hc *hc)
 {
     return hc->n_stream * (hc->n_stream + 1) / 2;
+}
+
+/* Four streams are what models have: that many are known when the code is compiled. */
+template <int most> __device__ __forceinline__ void know_streams(struct cu_hc *hc)
+{
+    hc->n_stream = most < MAX_STREAM ? most : hc->n_stream;
 }
 
 /* ---- streams ------------------------------------------------------------------------------- */
@@ -129,7 +136,7 @@ __device__ __forceinline__ void fetch_fn(uint2 (*f)[most], const struct cu_hc *h
     int e = (int)blockIdx.x * PIECE + 2 * LANE, left = hc->n_embd - e;
 #pragma unroll
     for (int j = 0; j < TURNS * most; j++) {
-        int k = j % most < hc->n_stream ? j % most : 0, i = i0 + j / most * N_WARP;
+        int k = j % most < hc->n_stream ? j % most : 0, i = i0 + j / most * WARPS;
         size_t at = (size_t)k * hc->n_embd + (left > 0 ? e : 0); /* too much is not used */
         f[j / most][j % most] = raw_pair<layout>(hc, i < hc->m ? i : 0, at, left);
     }
@@ -147,7 +154,7 @@ __device__ __forceinline__ void project_row(double *sum, const float (*v)[PIECE]
         x[k] = *(const float2 *)(const void *)(v[k] + 2 * LANE);
 #pragma unroll
     for (int t = 0; t < TURNS; t++) {
-        int i = i0 + t * N_WARP;
+        int i = i0 + t * WARPS;
         float all = 0;
 #pragma unroll
         for (int k = 0; k < most; k++)
@@ -176,7 +183,7 @@ __device__ __forceinline__ int product_of(int i, int j, int n)
 __device__ __forceinline__ void multiply_streams(double *sum, const float (*v)[PIECE],
                                                  const struct cu_hc *hc)
 {
-    for (int q = WARP_ID; q < hc->n_stream * hc->n_stream; q += N_WARP) {
+    for (int q = WARP_ID; q < hc->n_stream * hc->n_stream; q += WARPS) {
         int i = q / hc->n_stream, j = q % hc->n_stream;
         if (i > j)
             continue;
@@ -196,6 +203,7 @@ __global__ void __launch_bounds__(THREADS) project_kernel(struct hc_pieces to,
                                                           struct cu_hc hc)
 {
     SHARED(struct few_streams<most>, t);
+    know_streams<most>(&hc);
     uint2 raw[TURNS][most];
     fetch_fn<most, layout>(raw, &hc, WARP_ID);
     order_experts(&t, &given, n_row);
@@ -206,13 +214,13 @@ __global__ void __launch_bounds__(THREADS) project_kernel(struct hc_pieces to,
     size_t row_sums = (size_t)to.n_sum * to.n;
     for (int r = 0; r < n_row; r++)
         multiply_streams(to.sum + r * row_sums, t.v[r], &hc);
-    for (int i0 = WARP_ID; i0 < hc.m; i0 += TURNS * N_WARP) {
+    for (int i0 = WARP_ID; i0 < hc.m; i0 += TURNS * WARPS) {
         float2 f[TURNS][most];
 #pragma unroll
         for (int j = 0; j < TURNS * most; j++)
             f[j / most][j % most] = pair_of<layout>(raw[j / most][j % most]);
-        if (i0 + TURNS * N_WARP < hc.m)
-            fetch_fn<most, layout>(raw, &hc, i0 + TURNS * N_WARP);
+        if (i0 + TURNS * WARPS < hc.m)
+            fetch_fn<most, layout>(raw, &hc, i0 + TURNS * WARPS);
         for (int r = 0; r < n_row; r++)
             project_row<most>(to.sum + r * row_sums, t.v[r], f, i0, &hc);
     }
@@ -232,19 +240,21 @@ __device__ __forceinline__ void sum_few(struct few_sums *s, const struct hc_piec
                                         int m, const struct cu_hc *hc)
 {
     const double *piece = p->sum + (size_t)row * p->n_sum * p->n;
-    int n = m + p->n_sum - hc->m, skip = hc->m - m;
-    for (int i0 = WARP_ID; i0 < n; i0 += SUMS * N_WARP) {
+    int n = m + n_product(hc), skip = hc->m - m;
+    for (int i0 = WARP_ID; i0 < n; i0 += SUMS * WARPS) {
         double sum[SUMS] = {};
 #pragma unroll 2
         for (int j = LANE; j < p->n; j += WARP)
 #pragma unroll
             for (int k = 0; k < SUMS; k++) {
-                int i = i0 + k * N_WARP, at = i < m ? i : i + skip;
+                int i = i0 + k * WARPS, at = i < m ? i : i + skip;
                 sum[k] += i < n ? piece[(size_t)at * p->n + j] : 0;
             }
 #pragma unroll
         for (int k = 0; k < SUMS; k++) {
-            int i = i0 + k * N_WARP;
+            int i = i0 + k * WARPS;
+            if (i >= n)
+                break;
             double all = warp_sum_double(sum[k]);
             if (LANE == 0 && i < m)
                 s->g.raw[i] = (float)all;
@@ -294,6 +304,7 @@ __global__ void __launch_bounds__(THREADS, 2) mix_few_kernel(struct hc_made to,
                                                              struct cu_hc hc)
 {
     SHARED(struct few_sums, s);
+    know_streams<most>(&hc);
     int row = (int)blockIdx.y, first = to.gates.x ? 1 : 0, n = hc.n_stream;
     int e = ((int)blockIdx.x - first) * THREADS + (int)threadIdx.x;
     bool mixes = (int)blockIdx.x >= first, here = mixes && e < hc.n_embd;
@@ -346,7 +357,7 @@ void cuda_hc_few(struct dev *d, const struct hc_made *to, const struct tensor *s
                            hc->m + n_product(hc) };
     p.sum = (double *)dev_alloc(d, (size_t)streams->rows * (size_t)p.n_sum * (size_t)p.n *
                                        sizeof(double));
-    if (cuda_runs(d) && hc->n_stream <= 4)
+    if (cuda_runs(d) && hc->n_stream == 4)
         launch<4>(d, to, streams, given, hc, p);
     else if (cuda_runs(d))
         launch<MAX_STREAM>(d, to, streams, given, hc, p);

@@ -48,7 +48,7 @@ template <int block> __global__ void __launch_bounds__(THREADS) pack_few_kernel(
     const float *x = (const float *)(p.from + blockIdx.y * p.pitch) + (size_t)blockIdx.z * p.k;
     uint8_t *to = p.to + ((size_t)blockIdx.z * p.n + blockIdx.y) * p.to_pitch;
     bool wide = is_aligned(p.from, p.pitch, 16);
-    round_spans<block, block == 256, 1>(x, (int)blockIdx.x * N_WARP + WARP_ID, p.k, wide,
+    round_spans<block, block == 256, 1>(x, (int)blockIdx.x * N_WARP + WARP_ID, 0, p.k, wide,
                                         (struct cu_record *)(void *)to);
 }
 

@@ -65,15 +65,6 @@ __device__ __forceinline__ uint32_t fp4_scale(float x)
     return nan ? 255 : e8m0_ceil_code(max * (1.f / 6));
 }
 
-__device__ __forceinline__ void simulate_fp4(float *x, int n)
-{
-    for (int g = WARP_ID; g < n / FP4_GROUP; g += N_WARP) {
-        float v = x[g * FP4_GROUP + LANE], s = e8m0_value(fp4_scale(v));
-        x[g * FP4_GROUP + LANE] = e2m1_value(e2m1_code(v / s)) * s;
-    }
-    __syncthreads();
-}
-
 /* | E2M1 x dim, element 2i in the low nibble | E8M0 x dim / 32 | */
 __device__ __forceinline__ void pack_index_row(const float *x, int dim, uint8_t *row)
 {

@@ -25,7 +25,7 @@ __device__ __forceinline__ void tile_add(const struct cu_few *f, const struct cu
             size_t row = (size_t)(tile_row(walk, at.tile, q + h) + f->row0);
             s.scale = m->scale + row * m->scale_pitch + at.chunk * (CHUNK / UNIT);
         }
-        pair_load<type, true>(&s, p, from + UNIT < k, w[h]);
+        pair_load<type>(&s, p, from + UNIT < k, w[h]);
     }
     const struct cu_record *record =
         (const struct cu_record *)(shared + book_bytes(type)) + from / RECORD;
@@ -99,7 +99,7 @@ __device__ __forceinline__ void few_packed(const struct cu_few *f, int block,
     for (int s = 0; s < stages; s++)
         ask_pieces(&walk, &ask, ring + s * stage, bar + s);
     if (type == DT_IQ2_XXS)
-        book_fill(tables, shared);
+        book_fill(tables, book_ask(tables), shared, shared + BOOK_SIGNS);
     wait_for_last();
     struct cu_record *record = (struct cu_record *)(shared + book_bytes(type));
     if (f->rounded)

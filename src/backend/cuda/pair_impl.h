@@ -28,26 +28,10 @@ __device__ __forceinline__ void pair_q8_0(const uint32_t *w, struct cu_unit *out
     }
 }
 
-/* w: of 256 elements; j: which of four pairs. They share their bytes. */
+/* w: of 256 elements; j: which of four pairs. They share their bytes. For dp4a_plus(): the bits of
+ * q stay where they are, `shift` too high, and scales wait for the sum, which is the same whole
+ * number for half of the instructions. */
 __device__ __forceinline__ void pair_q2_k(const uint32_t *w, int j, struct cu_unit *out)
-{
-    uint32_t scale = w[j];
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        out[h].d = half_at(w[20], 0);
-        out[h].dm = half_at(w[20], 1);
-        out[h].m[0] = scale >> (16 * h + 4) & 15;
-        out[h].m[1] = scale >> (16 * h + 12) & 15;
-#pragma unroll
-        for (int i = 0; i < 8; i++)
-            out[h].q[i] = (int)((w[4 + j / 2 * 8 + i] >> (j % 2 * 4 + 2 * h) & 0x03030303) *
-                                (scale >> (16 * h + i / 4 * 8) & 15));
-    }
-}
-
-/* The same for dp4a_plus(): the bits of q stay where they are, `shift` too high, and scales wait
- * for the sum, which is the same whole number for half of the instructions. */
-__device__ __forceinline__ void pair_q2_k_late(const uint32_t *w, int j, struct cu_unit *out)
 {
     uint32_t scale = w[j];
 #pragma unroll
@@ -111,8 +95,8 @@ __device__ __forceinline__ void pair_iq2_xxs(const uint8_t *row, int p, const ui
     }
 }
 
-/* Pair p of a piece; `both`: it has two units. late: for times_impl.h. */
-template <int type, bool late = false>
+/* Pair p of a piece, for times_impl.h; `both`: it has two units. */
+template <int type>
 __device__ __forceinline__ void pair_load(const struct cu_piece *s, int p, bool both,
                                           struct cu_unit *out)
 {
@@ -124,12 +108,7 @@ __device__ __forceinline__ void pair_load(const struct cu_piece *s, int p, bool 
     }
     switch (type) {
     case DT_Q8_0: pair_q8_0((const uint32_t *)(s->row + p * 68), out); break;
-    case DT_Q2_K:
-        if (late)
-            pair_q2_k_late((const uint32_t *)(s->row + p / 4 * 84), p % 4, out);
-        else
-            pair_q2_k((const uint32_t *)(s->row + p / 4 * 84), p % 4, out);
-        break;
+    case DT_Q2_K: pair_q2_k((const uint32_t *)(s->row + p / 4 * 84), p % 4, out); break;
     case DT_Q4_K: pair_q4_k((const uint32_t *)(s->row + p / 4 * 144), p % 4, out); break;
     case DT_IQ2_XXS: pair_iq2_xxs(s->row, p, s->book, out); break;
     default:

@@ -3,7 +3,7 @@
 #ifndef DS_PAIRS_IMPL_H
 #define DS_PAIRS_IMPL_H
 
-#include "list_impl.h"
+#include "round_impl.h"
 
 /* The experts at hand, ascending. */
 struct cu_set {
@@ -31,9 +31,59 @@ struct cu_pairs {
     bool knows_route;        /* another kernel followed the one that wrote it */
 };
 
+/* Place of an expert in the set, or -1. */
+__device__ __forceinline__ int set_place(const struct cu_set *s, int id)
+{
+    if (!s->id)
+        return id >= s->first_id && id < s->first_id + s->n ? id - s->first_id : -1;
+    int lo = 0, hi = s->n;
+    while (lo < hi) {
+        int mid = (lo + hi) / 2;
+        if (s->id[mid] < id)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < s->n && s->id[lo] == id ? lo : -1;
+}
+
+__device__ __forceinline__ struct cu_weights set_weights(const struct cu_matrices *m, int e)
+{
+    if (m->each)
+        return weights_in(m->each, e);
+    struct cu_weights w = m->first;
+    w.data += (size_t)e * m->pitch;
+    w.scale += (size_t)e * m->scale_pitch;
+    return w;
+}
+
+/* The product of one pair; false: its expert is not at hand. */
+__device__ __forceinline__ bool pair_product(const struct cu_pairs *p, int pair, struct cu_few *f)
+{
+    size_t row = (size_t)(pair / p->n_used), slot = (size_t)(pair % p->n_used);
+    int e = set_place(&p->set, p->route[row * p->route_pitch + slot]);
+    *f = p->f;
+    if (e < 0)
+        return false;
+    f->w = set_weights(&p->w, e);
+    if (p->up.first.data) {
+        f->up = set_weights(&p->up, e);
+        f->weight = p->weight[row * p->weight_pitch + slot];
+    }
+    f->x += (size_t)(pair / p->x_div) * f->x_pitch;
+    if (f->rounded)
+        f->rounded += (size_t)(pair / p->x_div) * n_record(f->k);
+    f->out += (size_t)pair * f->out_pitch;
+    return true;
+}
+
 /* expert_few.cu: whether there are kernels for it; of packed weights. */
 bool cuda_pairs_fit(const struct dev *d, enum dtype type, int k);
 /* rounded: room for all of x, as records (round_impl.h). */
 void cuda_pairs(struct dev *d, struct cu_pairs *p, uint8_t *rounded);
+
+/* expert_half.cu: the same for types that have halves (half_impl.h). */
+bool cuda_halves_fit(const struct dev *d, enum dtype type, int k);
+void cuda_halves(struct dev *d, struct cu_pairs *p);
 
 #endif

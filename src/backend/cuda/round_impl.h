@@ -75,18 +75,18 @@ __device__ __forceinline__ void round_eight(const float4 *x, int at, int k, stru
                                          : zero ? 0 : __uint_as_float(top) / 127;
 }
 
-/* Spans s0, s0 + FEW_WARPS.. of row x, `ahead` of them. Loads come before their use. wide: eights
- * are aligned. */
+/* Spans s0, s0 + step.. of row x, `ahead` of them. Loads come before their use. wide: eights are
+ * aligned. */
 template <int block, bool sums, int ahead>
-__device__ __forceinline__ void round_spans(const float *x, int s0, int k, bool wide,
+__device__ __forceinline__ void round_spans(const float *x, int s0, int step, int k, bool wide,
                                             struct cu_record *to)
 {
     float4 four[ahead][2];
     int at = s0 * SPAN + LANE * 8;
 #pragma unroll
     for (int j = 0; j < 2 * ahead; j++) {
-        const float *from = x + at + j / 2 * FEW_WARPS * SPAN + j % 2 * 4;
-        bool there = at + j / 2 * FEW_WARPS * SPAN < k;
+        const float *from = x + at + j / 2 * step * SPAN + j % 2 * 4;
+        bool there = at + j / 2 * step * SPAN < k;
         four[j / 2][j % 2] = { 0, 0, 0, 0 };
         if (there && wide)
             four[j / 2][j % 2] = *(const float4 *)from;
@@ -95,8 +95,8 @@ __device__ __forceinline__ void round_spans(const float *x, int s0, int k, bool 
     }
 #pragma unroll
     for (int j = 0; j < ahead; j++)
-        if ((s0 + j * FEW_WARPS) * SPAN < k)
-            round_eight<block, sums>(four[j], at + j * FEW_WARPS * SPAN, k, to);
+        if ((s0 + j * step) * SPAN < k)
+            round_eight<block, sums>(four[j], at + j * step * SPAN, k, to);
 }
 
 /* The one row of x, by all warps of the block; to: [n_record(k)], zeros behind the end. */
@@ -106,7 +106,7 @@ __device__ __forceinline__ void few_round(const struct cu_few *f, struct cu_reco
     bool wide = is_aligned(f->x, f->x_pitch, 16);
 #pragma unroll 1
     for (int s = (int)threadIdx.x / WARP; s * SPAN < f->k; s += AHEAD * FEW_WARPS)
-        round_spans<block, sums, AHEAD>(few_x(f, 0), s, f->k, wide, to);
+        round_spans<block, sums, AHEAD>(few_x(f, 0), s, FEW_WARPS, f->k, wide, to);
 }
 
 /* All rows that another kernel rounded, one behind the other, by all threads of the block. They are

@@ -12,7 +12,7 @@ struct cu_unit {
     int q[8]; /* signed bytes, four each */
     float d, dm;
     int m[2];
-    int scale[2], shift; /* of pair_q2_k_late() alone: what q[e] is yet to be multiplied with, for
+    int scale[2], shift; /* of pair_q2_k() alone: what q[e] is yet to be multiplied with, for
                             e / 16, and shifted to the right by */
 };
 

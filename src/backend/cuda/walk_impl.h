@@ -48,7 +48,7 @@ struct cu_walk {
     int tile_rows, each;         /* each: rows of the product in a tile */
     int stride;                  /* from one of a warp's tiles to its next */
     int lanes, q, p;             /* of a row; a lane's first row in a tile, its pair in a piece */
-    bool whole;                  /* pieces are copied by one lane each */
+    bool whole, joined;          /* pieces are copied by one lane each; those of a tile together */
 };
 
 __device__ __forceinline__ bool are_whole(const struct cu_walk *walk)
@@ -69,9 +69,11 @@ __device__ __forceinline__ struct cu_walk walk_of(const struct cu_few *f)
         (int)f->row_bytes - (p->n_chunk - 1) * p->piece, p->tile_rows,
         f->up.data ? p->tile_rows / 2 : p->tile_rows, f->n_block * FEW_WARPS,
         narrow ? WARP / 2 : WARP, narrow ? LANE / (WARP / 2) * 2 : 0,
-        narrow ? LANE % (WARP / 2) : LANE, false
+        narrow ? LANE % (WARP / 2) : LANE, false, false
     };
     walk.whole = are_whole(&walk);
+    walk.joined = !f->up.data && p->n_chunk == 1 && walk.pitch[0] == (uint32_t)p->piece &&
+                  f->rows % p->tile_rows == 0;
     return walk;
 }
 
@@ -106,14 +108,13 @@ __device__ __forceinline__ struct cu_ask first_ask(const struct cu_walk *walk, s
     return { at, row_at(walk, at.tile, LANE) };
 }
 
-/* A lane for each piece. */
 __device__ __forceinline__ void ask_whole(const struct cu_walk *walk, struct cu_ask *ask,
                                           uint8_t *to, uint64_t *bar, int n)
 {
     if (LANE == 0)
         pieces_expect(bar, walk->tile_rows * n);
-    if (LANE < walk->tile_rows)
-        copy_piece(to + LANE * walk->piece, ask->from, n, bar);
+    if (LANE < (walk->joined ? 1 : walk->tile_rows))
+        copy_piece(to + LANE * walk->piece, ask->from, walk->joined ? walk->tile_rows * n : n, bar);
     ask->from += walk->piece;
     int tile = ask->at.tile;
     next_place(walk, &ask->at);

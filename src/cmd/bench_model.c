@@ -37,6 +37,8 @@ static int make(struct bench_model *m)
     struct err e = { 0 };
     m->synth.shape = m->shape;
     char *text = synth_fill_options(&s, &m->synth);
+    if (!text)
+        return EXIT_ERROR;
     s.n_thread = m->opts.threads;
     s.counted = strncmp(m->opts.device, "cuda", 4) == 0; /* made there */
     if (strcmp(m->opts.device, "auto") == 0)

@@ -31,7 +31,7 @@ static const struct opt options[] = {
       "print one JSON object with every measurement, the machine, the version and the model" },
 };
 
-enum { MOST_LINES = OPT_MOST * OPT_MOST * N_LAYER_KIND };
+enum { MOST_LINES = OPT_MOST * OPT_MOST * (N_LAYER_KIND + 1) };
 
 static const char *const kind_name[N_LAYER_KIND] = { "window", "sparse", "heavy", "head" };
 
@@ -45,21 +45,30 @@ struct layers {
     int n_line;
 };
 
-static double median_s(const struct layer_bench *b, int kind)
+static double median_of(const struct layer_bench *b, const double *s)
 {
-    struct bench_series s = { .n = b->repeat };
-    memcpy(s.value, b->kind[kind].s, (size_t)b->repeat * sizeof *s.value);
-    return bench_spread_of(&s).median;
+    struct bench_series all = { .n = b->repeat };
+    memcpy(all.value, s, (size_t)b->repeat * sizeof *s);
+    return bench_spread_of(&all).median;
 }
 
-static void add_line(struct layers *m, const struct layer_bench *b, int kind)
+static void add_line(struct layers *m, const struct layer_bench *b, const char *what,
+                     const double *s)
 {
     struct bench_line *l = &m->line[m->n_line++];
-    snprintf(l->name, sizeof l->name, "%s, %d rows at %d", kind_name[kind], b->n_tok, b->at);
+    snprintf(l->name, sizeof l->name, "%s, %d rows at %d", what, b->n_tok, b->at);
     l->unit = "ms";
     l->series.n = b->repeat;
     for (int i = 0; i < b->repeat; i++)
-        l->series.value[i] = 1e3 * b->kind[kind].s[i];
+        l->series.value[i] = 1e3 * s[i];
+}
+
+static void add_lines(struct layers *m, const struct layer_bench *b)
+{
+    for (int k = 0; k < N_LAYER_KIND; k++)
+        if (b->kind[k].n_layer)
+            add_line(m, b, kind_name[k], b->kind[k].s);
+    add_line(m, b, "step", b->step_s);
 }
 
 static void print_ops(const struct layer_times *t)
@@ -70,9 +79,9 @@ static void print_ops(const struct layer_times *t)
         if (op->type)
             snprintf(shape, sizeof shape, "%s %d x %d", op->type, op->rows, op->cols);
         if (op->alone_s > 0)
-            snprintf(alone, sizeof alone, "%.3f", 1e3 * op->alone_s);
+            snprintf(alone, sizeof alone, "%.4f", 1e3 * op->alone_s);
         if (op->alone_s > 0)
-            snprintf(rate, sizeof rate, "%.1f", op->bytes / op->in_layer_s / 1e9);
+            snprintf(rate, sizeof rate, "%.1f", op->bytes / op->alone_s / 1e9);
         printf("    %-14s %-22s %9.3f ms %9s %s %6s %s\n", op->name, shape, 1e3 * op->in_layer_s,
                alone, *alone ? "alone" : "", rate, *alone ? "GB/s" : "");
     }
@@ -88,7 +97,7 @@ static double bound_s(const struct layers *m, const struct layer_times *t, int n
 static double print_kind(const struct layers *m, const struct layer_bench *b, int kind)
 {
     const struct layer_times *t = &b->kind[kind];
-    double s = median_s(b, kind), bound = bound_s(m, t, b->n_tok);
+    double s = median_of(b, t->s), bound = bound_s(m, t, b->n_tok);
     printf("  %-8s %2d of %2d %9.3f ms %8.1f MB %9.3f ms %9.3f ms %6.2f\n", kind_name[kind],
            t->n_layer, m->count[kind], 1e3 * s, (t->bytes + t->cache_bytes) / 1e6,
            1e3 * (t->bytes + t->cache_bytes) / m->read_bytes_s, 1e3 * t->alone_s, bound / s);
@@ -101,9 +110,11 @@ static void print_bench(const struct layers *m, const struct layer_bench *b)
 {
     double sum = 0;
     bool all = true;
+    int n_layer = 0;
     printf("%d row%s at %d\n  kind     layers        one         reads      at best   products    "
            "share\n", b->n_tok, b->n_tok == 1 ? "" : "s", b->at);
     for (int k = 0; k < N_LAYER_KIND; k++) {
+        n_layer += k == LAYER_HEAD ? 0 : b->kind[k].n_layer;
         if (b->kind[k].n_layer)
             sum += print_kind(m, b, k);
         else
@@ -112,7 +123,8 @@ static void print_bench(const struct layers *m, const struct layer_bench *b)
     if (all)
         printf("  all of %s: %.1f ms, %.2f tokens a second\n", m->whole, 1e3 * sum,
                b->n_tok / sum);
-    printf("\n");
+    printf("  a step of %d layers and the head as it runs: %.2f ms\n\n", n_layer,
+           1e3 * median_of(b, b->step_s));
 }
 
 static int measure_one(struct layers *m, int n_tok, int at, struct err *e)
@@ -124,9 +136,8 @@ static int measure_one(struct layers *m, int n_tok, int at, struct err *e)
     b->at = at;
     b->repeat = m->o->repeat;
     int code = measure_layers(b, m->session, e);
-    for (int k = 0; k < N_LAYER_KIND && code == 0; k++)
-        if (b->kind[k].n_layer)
-            add_line(m, b, k);
+    if (code == 0)
+        add_lines(m, b);
     if (code == 0 && !m->o->json)
         print_bench(m, b);
     free(b);

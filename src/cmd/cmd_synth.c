@@ -56,6 +56,8 @@ int cmd_synth(const struct command *command, int n, char **arg)
         return opts_wrong(command, "expected -o FILE and options");
     struct synth_options s;
     char *text = synth_fill_options(&s, &o.model);
+    if (!text)
+        return EXIT_ERROR;
     s.out = o.out;
     s.n_thread = o.threads;
     s.format = o.format == 1 ? SYNTH_VENDOR : SYNTH_GGUF;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "engine_opts.h"
+#include "term.h"
 
 #define AT(field) offsetof(struct synth_opts, field)
 
@@ -38,6 +39,8 @@ char *synth_fill_options(struct synth_options *out, const struct synth_opts *o)
     static const char *const shape[] = { "flash", "pro", "small" };
     struct engine_opts any = { .model = o->tokenizer };
     char *text = engine_model(&any);
+    if (!text)
+        term_error("a random model needs a tokenizer: name one with --tokenizer MODEL");
     *out = (struct synth_options){
         .shape = shape[o->shape],
         .recipe = o->recipe,

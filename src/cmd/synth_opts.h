@@ -16,7 +16,7 @@ struct opt_group synth_group(struct synth_opts *o);
 struct opt_group synth_rest_group(struct synth_opts *o);
 
 /* All but the output. Returns the tokenizer's path, which the caller frees after use; NULL: none
- * is found. */
+ * is found, which is said. */
 char *synth_fill_options(struct synth_options *out, const struct synth_opts *o);
 
 #endif

@@ -3,8 +3,9 @@
  * The device calls a hook after every op; the time since the last call is the op's. A device that
  * is apart has only queued it then: there the time is between marks in its queue, and now and then
  * the queue is held up, so that the host is ahead and its time is not measured. A step is run and
- * taken back again and again. Then only the products run, in the order of the layers, so that their
- * weights come from memory as before: the difference is what surrounds them. */
+ * taken back again and again. Then it runs as it does for a conversation, with nothing between ops,
+ * and then only the products do, in the order of the layers, so that their weights come from memory
+ * as before: the difference is what surrounds them. */
 #include "measure.h"
 
 #include <stdlib.h>
@@ -142,6 +143,34 @@ static int run_step(struct meter *m, struct err *e)
     return code;
 }
 
+/* As engine_step() runs it: a device that records steps has one when this returns. */
+static int run_whole(struct meter *m, struct err *e)
+{
+    struct engine *en = m->engine;
+    struct kv_seq *kv = &m->session->kv;
+    struct kv_view *view = &kv->view;
+    struct rows r = { .n = m->b->n_tok, .host = m->row, .n_seq = 1, .kv = &view };
+    struct model_out out;
+    TRY(kv_reserve(kv, r.n, e));
+    double begun = now_s(m);
+    dev_begin(en->dev);
+    engine_forward(en, &r, NULL, &out);
+    int code = dev_wait(en->dev, e);
+    if (m->round >= 0)
+        m->b->step_s[m->round] = now_s(m) - begun;
+    kv_abort(kv);
+    return code;
+}
+
+static int run_wholes(struct meter *m, struct err *e)
+{
+    m->engine->dev->on_op = NULL;
+    m->engine->dev->on_route = NULL;
+    for (m->round = -2; m->round < m->b->repeat; m->round++) /* the second one is recorded */
+        TRY(run_whole(m, e));
+    return 0;
+}
+
 /* ---- products alone ------------------------------------------------------------------------ */
 
 static struct tensor random_input(struct dev *d, int cols, int rows)
@@ -185,40 +214,79 @@ static bool is_product(const struct op_call *c)
     return strncmp(c->name, "matmul", 6) == 0 || strcmp(c->name, "experts") == 0;
 }
 
-static void run_matrix(struct meter *m, int layer, const struct op_call *c)
+/* The same product, of this layer and others: what a device that is apart does back to back, so
+ * that launches overlap as they do in a step and no weights come from a cache. */
+#define CHAIN_MOST 64
+#define CHAIN_STALL_S 2e-3 /* while it is queued */
+
+struct chain {
+    int n, layer[CHAIN_MOST];
+    const struct op_call *call[CHAIN_MOST];
+    struct route route[CHAIN_MOST];
+};
+
+static bool is_same(const struct op_call *a, const struct op_call *b)
 {
-    struct dev *d = m->engine->dev;
-    int rows = layer == m->engine->model->s.n_layer ? 1 : m->b->n_tok;
-    struct tensor x = random_input(d, c->w->cols * c->n_group, rows);
-    begin_op(m, 0);
-    run_product(d, c, &x);
+    if (strcmp(a->name, b->name) != 0 || !a->w != !b->w || a->n_group != b->n_group)
+        return false;
+    return !a->w || (a->w->type == b->w->type && a->w->rows == b->w->rows &&
+                     a->w->cols == b->w->cols);
 }
 
-static void run_experts(struct meter *m, int layer)
+static void add_call(struct meter *m, struct chain *c, int layer, const struct op_call *call)
+{
+    c->layer[c->n] = layer;
+    c->call[c->n] = call;
+    if (!call->w)
+        c->route[c->n] = known_route(m, layer, m->engine->model->layer[layer].route.n_used);
+    c->n++;
+}
+
+static void chain_of(struct meter *m, struct chain *c, int layer, const struct op_call *call)
+{
+    c->n = 0;
+    add_call(m, c, layer, call);
+    for (int l = 0; m->apart && l <= m->engine->model->s.n_layer; l++)
+        for (int i = 0; i < m->seen[l].n_op && c->n < CHAIN_MOST; i++)
+            if (&m->seen[l].call[i] != call && is_same(&m->seen[l].call[i], call))
+                add_call(m, c, l, &m->seen[l].call[i]);
+}
+
+static void run_call(struct meter *m, const struct chain *c, int i, const struct tensor *x)
 {
     struct dev *d = m->engine->dev;
-    const struct dsv4_layer *w = &m->engine->model->layer[layer];
-    int n_embd = m->engine->model->s.n_embd;
-    struct tensor x = random_input(d, n_embd, m->b->n_tok);
-    struct tensor part = dev_tensor(d, DT_F32, n_embd, m->b->n_tok * w->route.n_used);
-    struct route route = known_route(m, layer, w->route.n_used);
-    begin_op(m, 0);
-    op_experts(d, &part, &w->experts, &route, &x, w->clamp);
+    const struct op_call *call = c->call[i];
+    size_t mark = arena_mark(&d->scratch);
+    if (call->w) {
+        run_product(d, call, x);
+    } else {
+        const struct dsv4_layer *w = &m->engine->model->layer[c->layer[i]];
+        struct tensor part = dev_tensor(d, DT_F32, x->cols, x->rows * w->route.n_used);
+        op_experts(d, &part, &w->experts, &c->route[i], x, w->clamp);
+    }
+    arena_rewind(&d->scratch, mark);
 }
 
 static int run_alone(struct meter *m, int layer, int i, struct err *e)
 {
-    struct op_call c = m->seen[layer].call[i];
+    const struct op_call *call = &m->seen[layer].call[i];
+    int n_layer = m->engine->model->s.n_layer, n_embd = m->engine->model->s.n_embd;
+    int rows = layer == n_layer ? 1 : m->b->n_tok;
+    struct chain c;
     m->n_span = m->n_time = 0;
     dev_begin(m->engine->dev);
-    if (c.w)
-        run_matrix(m, layer, &c);
-    else
-        run_experts(m, layer);
+    chain_of(m, &c, layer, call);
+    struct tensor x = random_input(m->engine->dev,
+                                   call->w ? call->w->cols * call->n_group : n_embd, rows);
+    if (m->apart)
+        dev_stall(m->engine->dev, CHAIN_STALL_S);
+    note_time(m);
+    for (int j = 0; j < c.n; j++)
+        run_call(m, &c, j, &x);
     int end = note_time(m);
     TRY(dev_wait(m->engine->dev, e));
     if (m->round >= 0)
-        m->seen[layer].alone_s[i][m->round] = between(m, 0, end);
+        m->seen[layer].alone_s[i][m->round] = between(m, 0, end) / c.n;
     return 0;
 }
 
@@ -232,7 +300,6 @@ static int run_layer_products(struct meter *m, int layer, struct err *e)
 
 static int run_products(struct meter *m, struct err *e)
 {
-    m->engine->dev->on_op = NULL;
     for (m->round = -1; m->round < m->b->repeat; m->round++)
         for (int l = 0; l <= m->engine->model->s.n_layer; l++)
             TRY(run_layer_products(m, l, e));
@@ -367,6 +434,7 @@ static int run_all(struct meter *m, struct err *e)
         for (int l = 0; l <= n_layer && m->round >= 0; l++)
             b->kind[kind_of(m->engine, l)].s[m->round] += m->round_s[l];
     }
+    TRY(run_wholes(m, e));
     TRY(run_products(m, e));
     for (int l = 0; l <= n_layer; l++)
         add_layer(m, l, &b->kind[kind_of(m->engine, l)]);

@@ -65,7 +65,8 @@ struct layer_op {
     int cols, rows;
     double bytes;          /* of weights read */
     double in_layer_s;     /* while the model runs */
-    double alone_s;        /* products only: among products of all layers and nothing else */
+    double alone_s;        /* products only: among products of all layers and nothing else; on a
+                              device that is apart the same product of all layers back to back */
 };
 
 struct layer_times {
@@ -82,11 +83,12 @@ struct layer_bench {
     int at;       /* its first position; the rows before it are drawn */
     int repeat;   /* 1 to LAYER_MOST_REPEAT */
     struct layer_times kind[N_LAYER_KIND];
+    double step_s[LAYER_MOST_REPEAT]; /* of the model's layers and the head, nothing between ops */
 };
 
-/* Run the step b->repeat times (and once before) and fill b->kind. The session is left behind `at`
- * random tokens. ERR_LIMIT: more rows than the engine plans a step for, or beyond the context.
- * ERR_UNSUPPORTED: experts are streamed. */
+/* Run the step b->repeat times (and before that) and fill b->kind and b->step_s. The session is
+ * left behind `at` random tokens. ERR_LIMIT: more rows than the engine plans a step for, or beyond
+ * the context. ERR_UNSUPPORTED: experts are streamed. */
 int measure_layers(struct layer_bench *b, dstar_session *session, struct err *e);
 
 /* How many layers of each kind a model has (the head counts as one), and its width. */

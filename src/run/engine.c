@@ -529,7 +529,7 @@ static void draw(struct engine *e, struct batch *b)
     dev_draw(e->dev, b->draw, n, b->out.logits.cols);
 }
 
-static void forward(struct engine *e, const struct rows *r, const struct rows *next,
+void engine_forward(struct engine *e, const struct rows *r, const struct rows *next,
                     struct model_out *out)
 {
     struct tensor seen[DEV_RESULTS] = { 0 };
@@ -558,7 +558,7 @@ int engine_step(struct engine *e, struct batch *b, struct err *err)
         e->dev->stop = &b->part[0].session->cancelled;
     if (e->times_steps)
         dev_mark(e->dev, 0);
-    forward(e, &rows, b->with_mtp ? &next : NULL, &b->out);
+    engine_forward(e, &rows, b->with_mtp ? &next : NULL, &b->out);
     if (dev_draws(e->dev))
         draw(e, b);
     if (e->times_steps)

@@ -64,4 +64,9 @@ struct engine *engine_of(dstar_engine *handle);
  * logits at the end of its tokens has them. On failure every conversation is as before. */
 int engine_step(struct engine *e, struct batch *b, struct err *err);
 
+/* The ops of a step, or what the device recorded of one like it; between dev_begin() and
+ * dev_wait(). */
+void engine_forward(struct engine *e, const struct rows *r, const struct rows *next,
+                    struct model_out *out);
+
 #endif

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 #include <jansson.h>
 #include <math.h>
+#include <unistd.h>
 
 #include "child.h"
 #include "unit/scratch_dir.h"
@@ -543,8 +544,8 @@ static void test_bench(void **state)
     json_decref(r);
     r = json_of("bench layers --json --synth small --layers 3 --at 100 --rows 1,8 --repeat 3");
     json_t *lines = json_object_get(r, "lines");
-    assert_int_equal(json_array_size(lines), 6); /* window, sparse and head, twice */
-    for (size_t i = 0; i < 6; i++)
+    assert_int_equal(json_array_size(lines), 8); /* window, sparse, head and step, twice */
+    for (size_t i = 0; i < 8; i++)
         assert_true(json_real_value(json_object_get(json_array_get(lines, i), "median")) > 0);
     assert_true(json_real_value(json_object_get(r, "read_bytes_per_s")) > 1e8);
     json_decref(r);
@@ -577,8 +578,13 @@ static void test_no_model(void **state)
              "dstar: no model: give one with -m FILE or DSTAR_MODEL; the bundled one is neither "
              "%s/pebble.gguf nor %s/../share/dwarfstar/pebble.gguf\n", dir.path, dir.path);
     expect(NULL, "run x", 1, "", line);
+    struct child c = child_run(at("synth --shape small -o @/small.gguf")); /* nor its tokenizer */
+    assert_int_equal(c.status, 1);
+    assert_non_null(strstr(c.err, "--tokenizer MODEL"));
+    assert_int_not_equal(access(at("@/small.gguf"), F_OK), 0);
+    child_release(&c);
     setenv("DSTAR_MODEL", "/nonexistent.gguf", 1);
-    struct child c = child_run("run x");
+    c = child_run("run x");
     assert_int_equal(c.status, 1);
     assert_non_null(strstr(c.err, "dstar: /nonexistent.gguf: "));
     child_release(&c);

@@ -211,6 +211,8 @@ static void times_add_up(void **state)
         assert_int_equal(attends, k != LAYER_HEAD);
         assert_int_equal(experts, k != LAYER_HEAD);
     }
+    for (int i = 0; i < 3; i++)
+        assert_true(l->step_s[i] > 0 && l->step_s[i] < 1);
     /* six experts of 442,368 bytes (IQ2_XXS, Q2_K), a layer's shared expert and attention beside */
     double bytes = l->kind[LAYER_WINDOW].bytes;
     assert_true(bytes > 6 * 442368 && bytes < 6 * 442368 + 4e6);

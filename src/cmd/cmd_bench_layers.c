@@ -78,10 +78,10 @@ static void print_ops(const struct layer_times *t)
         char shape[32] = "", alone[16] = "", rate[16] = "";
         if (op->type)
             snprintf(shape, sizeof shape, "%s %d x %d", op->type, op->rows, op->cols);
-        if (op->alone_s > 0)
+        if (op->alone_s > 0) {
             snprintf(alone, sizeof alone, "%.4f", 1e3 * op->alone_s);
-        if (op->alone_s > 0)
             snprintf(rate, sizeof rate, "%.1f", op->bytes / op->alone_s / 1e9);
+        }
         printf("    %-14s %-22s %9.3f ms %9s %s %6s %s\n", op->name, shape, 1e3 * op->in_layer_s,
                alone, *alone ? "alone" : "", rate, *alone ? "GB/s" : "");
     }

@@ -22,6 +22,7 @@ struct seen {
     int n_op;
     struct op_call call[LAYER_MOST_OP];
     double s[LAYER_MOST_OP][LAYER_MOST_REPEAT], alone_s[LAYER_MOST_OP][LAYER_MOST_REPEAT];
+    bool chained[LAYER_MOST_OP]; /* was run alone in this repetition */
 };
 
 /* An op in a step: the times it began and ended. */
@@ -32,6 +33,7 @@ struct span {
 struct meter {
     struct engine *engine;
     struct session *session;
+    struct kv_view *view;   /* of the session's cache */
     struct layer_bench *b;
     struct seen *seen;      /* [n_layer + 1] */
     int32_t *route;         /* [n_layer][n_tok][n_used] */
@@ -120,46 +122,51 @@ static void note_route(void *user, int layer, const struct route *route, const s
 
 /* ---- the whole step ------------------------------------------------------------------------ */
 
+static int begin_step(struct meter *m, struct rows *r, struct err *e)
+{
+    *r = (struct rows){ .n = m->b->n_tok, .host = m->row, .n_seq = 1, .kv = &m->view };
+    TRY(kv_reserve(&m->session->kv, r->n, e));
+    dev_begin(m->engine->dev);
+    return 0;
+}
+
+/* Taken back. */
+static int end_step(struct meter *m, struct err *e)
+{
+    int code = dev_wait(m->engine->dev, e);
+    kv_abort(&m->session->kv);
+    return code;
+}
+
 static int run_step(struct meter *m, struct err *e)
 {
-    struct engine *en = m->engine;
-    struct kv_seq *kv = &m->session->kv;
-    struct kv_view *view = &kv->view;
-    struct rows r = { .n = m->b->n_tok, .host = m->row, .n_seq = 1, .kv = &view };
+    struct rows r;
     struct model_out out;
-    for (int l = 0; l <= en->model->s.n_layer; l++) {
+    for (int l = 0; l <= m->engine->model->s.n_layer; l++) {
         m->seen[l].n_op = 0;
         m->round_s[l] = 0;
     }
-    TRY(kv_reserve(kv, r.n, e));
-    dev_begin(en->dev);
+    TRY(begin_step(m, &r, e));
     m->n_span = m->n_time = 0;
     m->span[0].from = begin_op(m, 0);
-    model_forward(en->model, &r, NULL, &out);
-    int code = dev_wait(en->dev, e);
-    if (code == 0)
-        take_times(m);
-    kv_abort(kv);
-    return code;
+    model_forward(m->engine->model, &r, NULL, &out);
+    TRY(end_step(m, e));
+    take_times(m);
+    return 0;
 }
 
 /* As engine_step() runs it: a device that records steps has one when this returns. */
 static int run_whole(struct meter *m, struct err *e)
 {
-    struct engine *en = m->engine;
-    struct kv_seq *kv = &m->session->kv;
-    struct kv_view *view = &kv->view;
-    struct rows r = { .n = m->b->n_tok, .host = m->row, .n_seq = 1, .kv = &view };
+    struct rows r;
     struct model_out out;
-    TRY(kv_reserve(kv, r.n, e));
     double begun = now_s(m);
-    dev_begin(en->dev);
-    engine_forward(en, &r, NULL, &out);
-    int code = dev_wait(en->dev, e);
+    TRY(begin_step(m, &r, e));
+    engine_forward(m->engine, &r, NULL, &out);
+    TRY(end_step(m, e));
     if (m->round >= 0)
         m->b->step_s[m->round] = now_s(m) - begun;
-    kv_abort(kv);
-    return code;
+    return 0;
 }
 
 static int run_wholes(struct meter *m, struct err *e)
@@ -220,9 +227,8 @@ static bool is_product(const struct op_call *c)
 #define CHAIN_STALL_S 2e-3 /* while it is queued */
 
 struct chain {
-    int n, layer[CHAIN_MOST];
-    const struct op_call *call[CHAIN_MOST];
-    struct route route[CHAIN_MOST];
+    int n, layer[CHAIN_MOST], op[CHAIN_MOST];
+    struct route route[CHAIN_MOST]; /* of experts */
 };
 
 static bool is_same(const struct op_call *a, const struct op_call *b)
@@ -233,29 +239,33 @@ static bool is_same(const struct op_call *a, const struct op_call *b)
                      a->w->cols == b->w->cols);
 }
 
-static void add_call(struct meter *m, struct chain *c, int layer, const struct op_call *call)
+static int rows_at(const struct meter *m, int layer)
 {
-    c->layer[c->n] = layer;
-    c->call[c->n] = call;
-    if (!call->w)
-        c->route[c->n] = known_route(m, layer, m->engine->model->layer[layer].route.n_used);
-    c->n++;
+    return layer == m->engine->model->s.n_layer ? 1 : m->b->n_tok;
 }
 
-static void chain_of(struct meter *m, struct chain *c, int layer, const struct op_call *call)
+/* From this op on. */
+static void chain_of(struct meter *m, struct chain *c, int layer, int op)
 {
+    const struct op_call *first = &m->seen[layer].call[op];
     c->n = 0;
-    add_call(m, c, layer, call);
-    for (int l = 0; m->apart && l <= m->engine->model->s.n_layer; l++)
-        for (int i = 0; i < m->seen[l].n_op && c->n < CHAIN_MOST; i++)
-            if (&m->seen[l].call[i] != call && is_same(&m->seen[l].call[i], call))
-                add_call(m, c, l, &m->seen[l].call[i]);
+    for (int l = layer; l <= m->engine->model->s.n_layer; l++)
+        for (int i = l == layer ? op : 0; i < m->seen[l].n_op && c->n < CHAIN_MOST; i++) {
+            if (c->n > 0 && (!m->apart || rows_at(m, l) != rows_at(m, layer) ||
+                             !is_same(&m->seen[l].call[i], first)))
+                continue;
+            c->layer[c->n] = l;
+            c->op[c->n] = i;
+            if (!first->w)
+                c->route[c->n] = known_route(m, l, m->engine->model->layer[l].route.n_used);
+            c->n++;
+        }
 }
 
 static void run_call(struct meter *m, const struct chain *c, int i, const struct tensor *x)
 {
     struct dev *d = m->engine->dev;
-    const struct op_call *call = c->call[i];
+    const struct op_call *call = &m->seen[c->layer[i]].call[c->op[i]];
     size_t mark = arena_mark(&d->scratch);
     if (call->w) {
         run_product(d, call, x);
@@ -267,42 +277,56 @@ static void run_call(struct meter *m, const struct chain *c, int i, const struct
     arena_rewind(&d->scratch, mark);
 }
 
-static int run_alone(struct meter *m, int layer, int i, struct err *e)
+/* Each of a chain took its share. */
+static void note_alone(struct meter *m, const struct chain *c, double spent)
 {
-    const struct op_call *call = &m->seen[layer].call[i];
-    int n_layer = m->engine->model->s.n_layer, n_embd = m->engine->model->s.n_embd;
-    int rows = layer == n_layer ? 1 : m->b->n_tok;
+    for (int i = 0; i < c->n; i++) {
+        struct seen *s = &m->seen[c->layer[i]];
+        s->chained[c->op[i]] = true;
+        if (m->round >= 0)
+            s->alone_s[c->op[i]][m->round] = spent / c->n;
+    }
+}
+
+static int run_chain(struct meter *m, int layer, int op, struct err *e)
+{
+    struct dev *d = m->engine->dev;
+    const struct op_call *call = &m->seen[layer].call[op];
+    int cols = call->w ? call->w->cols * call->n_group : m->engine->model->s.n_embd;
     struct chain c;
     m->n_span = m->n_time = 0;
-    dev_begin(m->engine->dev);
-    chain_of(m, &c, layer, call);
-    struct tensor x = random_input(m->engine->dev,
-                                   call->w ? call->w->cols * call->n_group : n_embd, rows);
+    dev_begin(d);
+    chain_of(m, &c, layer, op);
+    struct tensor x = random_input(d, cols, rows_at(m, layer));
     if (m->apart)
-        dev_stall(m->engine->dev, CHAIN_STALL_S);
-    note_time(m);
-    for (int j = 0; j < c.n; j++)
-        run_call(m, &c, j, &x);
+        dev_stall(d, CHAIN_STALL_S);
+    int begin = note_time(m);
+    for (int i = 0; i < c.n; i++)
+        run_call(m, &c, i, &x);
     int end = note_time(m);
-    TRY(dev_wait(m->engine->dev, e));
-    if (m->round >= 0)
-        m->seen[layer].alone_s[i][m->round] = between(m, 0, end) / c.n;
+    TRY(dev_wait(d, e));
+    note_alone(m, &c, between(m, begin, end));
     return 0;
 }
 
 static int run_layer_products(struct meter *m, int layer, struct err *e)
 {
-    for (int i = 0; i < m->seen[layer].n_op; i++)
-        if (is_product(&m->seen[layer].call[i]))
-            TRY(run_alone(m, layer, i, e));
+    const struct seen *s = &m->seen[layer];
+    for (int i = 0; i < s->n_op; i++)
+        if (is_product(&s->call[i]) && !s->chained[i])
+            TRY(run_chain(m, layer, i, e));
     return 0;
 }
 
 static int run_products(struct meter *m, struct err *e)
 {
-    for (m->round = -1; m->round < m->b->repeat; m->round++)
-        for (int l = 0; l <= m->engine->model->s.n_layer; l++)
+    int n_layer = m->engine->model->s.n_layer;
+    for (m->round = -1; m->round < m->b->repeat; m->round++) {
+        for (int l = 0; l <= n_layer; l++)
+            memset(m->seen[l].chained, 0, sizeof m->seen[l].chained);
+        for (int l = 0; l <= n_layer; l++)
             TRY(run_layer_products(m, l, e));
+    }
     return 0;
 }
 
@@ -473,6 +497,7 @@ int measure_layers(struct layer_bench *b, dstar_session *session, struct err *e)
     struct session *s = session_of(session);
     struct dev *d = s->engine->dev;
     struct meter m = { .engine = s->engine, .session = s, .b = b };
+    m.view = &s->kv.view;
     m.apart = dev_is_apart(d);
     m.processor_time = dev_n_thread(d) == 1;
     CHECK(b->repeat >= 1 && b->repeat <= LAYER_MOST_REPEAT && !d->on_op && !d->on_route);

@@ -4,8 +4,6 @@
 #include "packed_impl.h"
 #include "pairs_impl.h"
 
-#define STATIC_SHARED 1024
-
 /* Grid: blocks of a pair, pairs. */
 template <int type> __global__ void __launch_bounds__(FEW_THREADS, 3)
 pairs_kernel(const __grid_constant__ struct cu_pairs p)

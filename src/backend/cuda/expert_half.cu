@@ -9,7 +9,6 @@
 #define CHUNK (WARP * HALF)
 #define STAGES 2
 #define MAX_WARPS 16
-#define STATIC_SHARED 1024
 
 /* ---- the plan -------------------------------------------------------------------------------- */
 

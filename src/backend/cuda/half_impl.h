@@ -44,9 +44,9 @@ __device__ __forceinline__ void half_read(const struct cu_record *from, struct c
 #ifdef CUDA_EMULATED
 #define shared_word(at) (*(const uint32_t *)(at))
 #define choose_bytes(lo, hi, at) __byte_perm(lo, hi, at)
-#define plus_dp4a(place, a, b) ((place) + __dp4a(a, b, 0u))
+#define entry_place(place, a, b) ((place) + __dp4a(a, b, 0u))
 #else
-#define plus_dp4a(place, a, b) __dp4a(a, b, place)
+#define entry_place(place, a, b) __dp4a(a, b, place)
 
 __device__ __forceinline__ uint32_t shared_word(shared_place at)
 {
@@ -73,7 +73,7 @@ __device__ __forceinline__ int iq2_xxs_times(const struct cu_book *book, uint32_
     for (int i = 0; i < 4; i++) {
         shared_place sign = (i ? rest >> (7 * i - 7) : rest << 7) & 127 * BOOK_ENTRY;
         uint32_t entry = (uint32_t)BOOK_ENTRY << 8 * i; /* times byte i of index */
-        uint32_t eight = shared_word(plus_dp4a(book->sizes, index, entry)) +
+        uint32_t eight = shared_word(entry_place(book->sizes, index, entry)) +
                          shared_word(sign | book->signs);
         s = __dp4a((int)choose_bytes(book->plus, IQ2_XXS_NEGATED, eight), x[2 * i], s);
         s = __dp4a((int)choose_bytes(book->plus, IQ2_XXS_NEGATED, eight >> 16),

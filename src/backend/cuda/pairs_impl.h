@@ -5,6 +5,8 @@
 
 #include "round_impl.h"
 
+#define STATIC_SHARED 1024 /* no kernel of pairs declares more */
+
 /* The experts at hand, ascending. */
 struct cu_set {
     int n, first_id;

@@ -72,8 +72,7 @@ static ALWAYS_INLINE __m128i two_entries(unsigned a, unsigned b)
 /* Magnitudes of four times eight columns. */
 static ALWAYS_INLINE __m256i iq2_entries(unsigned a, unsigned b, unsigned c, unsigned d)
 {
-    return _mm256_inserti128_si256(_mm256_castsi128_si256(two_entries(a, b)), two_entries(c, d),
-                                   1);
+    return halves(two_entries(a, b), two_entries(c, d));
 }
 
 /* Of columns 32 g .. . Loads are the scarcest: the four indices come in one. */

@@ -38,6 +38,7 @@ struct loading {
     unsigned cut, complete;       /* bits of parts */
     int n_flight, attempt;
     bool has_failed;      /* a piece, in this attempt */
+    bool is_renewed;      /* wanted again: the next attempt is the first */
     bool is_over;         /* failed for good, or dropped */
     struct err err;
 };
@@ -426,7 +427,8 @@ static void settle(struct expert_reads *r, int id)
     }
     if (!g->has_failed)
         return;
-    g->attempt++;
+    g->attempt = g->is_renewed ? 0 : g->attempt + 1;
+    g->is_renewed = false;
     if (g->attempt > 2 || (g->attempt == 2 && !aio_path_is_direct(aio_info(r->io)->path))) {
         g->is_over = true;
         tell(r, id);
@@ -572,7 +574,10 @@ void expert_reads_start(struct expert_reads *r, const struct expert_load *load, 
 void expert_reads_urge(struct expert_reads *r, int id)
 {
     struct loading *g = &r->loading[id];
-    if (!g->busy || g->l.urgency == EXPERT_DEMAND)
+    if (!g->busy)
+        return;
+    g->is_renewed = g->attempt > 0 || g->has_failed;
+    if (g->l.urgency == EXPERT_DEMAND)
         return;
     g->l.urgency = EXPERT_DEMAND;
     if (g->is_queued) {

@@ -53,7 +53,8 @@ struct expert_load {
  * Loads of one call are in demand together. */
 void expert_reads_start(struct expert_reads *r, const struct expert_load *load, int n);
 
-/* What was begun ahead is now in demand. Not being read: nothing. */
+/* What was begun before, maybe ahead, is in demand now: errors so far were another's, and it is
+ * tried as often as if it began now. Not being read: nothing. */
 void expert_reads_urge(struct expert_reads *r, int id);
 
 /* No longer wanted: what is not in flight is dropped, and the rest reported as ERR_CANCELLED when

@@ -411,14 +411,14 @@ static void look_up(struct expert_shelf *s)
     clear_stale(s);
     for (int i = 0; i < s->use.n; i++) {
         int key = key_of(s, s->layer, s->use.expert[i]), slot = s->use.slot[i];
-        int p = s->staged[key];
         bool is_missing = expert_use_missing(&s->use, i);
-        s->phase[i] = is_missing && p < 0 ? PHASE_WAITING : PHASE_READING;
+        int p = is_missing ? s->staged[key] : s->place_of[slot];
+        s->phase[i] = p < 0 ? PHASE_WAITING : PHASE_READING;
+        if (p >= 0 && s->place[p].reading)
+            expert_reads_urge(s->reads, s->place[p].load);
         if (!is_missing || p < 0)
             continue;
         s->stats.n_ahead_used++;
-        if (s->place[p].reading)
-            expert_reads_urge(s->reads, s->place[p].load);
         if (slot >= 0)
             adopt(s, slot, key);
     }

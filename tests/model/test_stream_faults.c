@@ -10,13 +10,17 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
 #include <grp.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 
 #include "engine.h"
@@ -175,62 +179,140 @@ static void test_renamed_over(void **state)
     end(&en, &s);
 }
 
-/* What fails for one conversation does so for it alone; afterwards it goes on, too, and with the
- * same words as if nothing had been. */
-static void test_others_live_on(void **state)
+/* Two conversations with the same text before them, and as little memory for experts as can be. */
+struct pair {
+    struct engine en;
+    struct expert_store *store;
+    struct session a, b;
+};
+
+static void begin_pair(struct pair *p, const struct aio_fault *fault)
 {
-    (void)state;
-    static struct read_faults faults;
     struct expert_shelf_ask ask;
     struct dstar_options o;
-    struct engine en;
-    struct session a, b;
     struct err e = { 0 };
-    int32_t want[30];
-    begin(&en, &a);
-    must(write_some(&a, 30, &e), &e);
-    memcpy(want, a.kv.token + N_TOK, sizeof want);
-    end(&en, &a);
-
+    size_t most;
     scratch_put(&dir, "model.gguf", model.data, model.len);
     dstar_options_init(&o);
     o.model = path;
     o.sessions = 2;
     o.ctx = 512;
     o.max_rows = 16;
-    must(engine_open(&en, &o, &e), &e); /* mapped; a store of the test's own comes on top */
-    assert_null(en.store);
-    faults_init(&faults);
-    must(stream_list(&en, &o, &ask, &e), &e);
-    size_t most;
+    must(engine_open(&p->en, &o, &e), &e); /* mapped; a store of the test's own comes on top */
+    assert_null(p->en.store);
+    must(stream_list(&p->en, &o, &ask, &e), &e);
     expert_store_sizes(&ask, &ask.bytes, &most);
-    ask.io.fault = &faults.fault;
-    struct expert_store *store;
-    must(expert_store_open(&store, &ask, &e), &e);
-    model_use_store(en.model, store);
-    must(session_open(&a, &en, &e), &e);
-    must(session_open(&b, &en, &e), &e);
-    must(session_set(&a, text, N_TOK, &e), &e);
-    must(session_set(&b, text, N_TOK, &e), &e);
-    must(read_all(&a, &e), &e);
+    ask.io.fault = fault;
+    ask.io.path = AIO_POOL_BUFFERED;
+    must(expert_store_open(&p->store, &ask, &e), &e);
+    model_use_store(p->en.model, p->store);
+    must(session_open(&p->a, &p->en, &e), &e);
+    must(session_open(&p->b, &p->en, &e), &e);
+    must(session_set(&p->a, text, N_TOK, &e), &e);
+    must(session_set(&p->b, text, N_TOK, &e), &e);
+    must(read_all(&p->a, &e), &e);
+}
+
+static void end_pair(struct pair *p)
+{
+    session_close(&p->a);
+    session_close(&p->b);
+    model_use_store(p->en.model, NULL);
+    expert_store_close(p->store);
+    engine_close(&p->en);
+}
+
+/* What fails for one conversation does so for it alone; afterwards it goes on, too, and with the
+ * same words as if nothing had been. */
+static void test_others_live_on(void **state)
+{
+    (void)state;
+    static struct read_faults faults;
+    struct pair p;
+    struct err e = { 0 };
+    int32_t want[30];
+    begin(&p.en, &p.a);
+    must(write_some(&p.a, 30, &e), &e);
+    memcpy(want, p.a.kv.token + N_TOK, sizeof want);
+    end(&p.en, &p.a);
+
+    faults_init(&faults);
+    begin_pair(&p, &faults.fault);
     for (int i = 0; i < 30; i += 10) {
         faults.fail_bytes = model.len; /* nothing can be read */
-        assert_int_equal(write_some(&a, 10, &e), ERR_IO);
+        assert_int_equal(write_some(&p.a, 10, &e), ERR_IO);
         if (!strstr(e.text, "model.gguf: layer ") || !strstr(e.text, ", expert ") ||
             !strstr(e.text, " bytes at ") || !strstr(e.text, "Input/output error"))
             fail_msg("%s", e.text);
         faults.fail_bytes = 0;
-        must(read_all(&b, &e), &e);
-        must(write_some(&b, 10, &e), &e);
+        must(read_all(&p.b, &e), &e);
+        must(write_some(&p.b, 10, &e), &e);
     }
-    must(write_some(&a, 30 - (a.n_all - N_TOK), &e), &e);
-    assert_memory_equal(a.kv.token + N_TOK, want, sizeof want);
-    assert_memory_equal(b.kv.token + N_TOK, want, sizeof want);
-    session_close(&a);
-    session_close(&b);
-    model_use_store(en.model, NULL);
-    expert_store_close(store);
-    engine_close(&en);
+    must(write_some(&p.a, 30 - (p.a.n_all - N_TOK), &e), &e);
+    assert_memory_equal(p.a.kv.token + N_TOK, want, sizeof want);
+    assert_memory_equal(p.b.kv.token + N_TOK, want, sizeof want);
+    end_pair(&p);
+}
+
+/* In trouble all reads fail, but of those that are tried again only the first does: the others do
+ * not come back before it is over. */
+struct trouble {
+    atomic_bool is_on;
+    int n;
+    uint64_t tried[4096]; /* offsets */
+};
+
+static bool deliver(void *user, const struct aio_read *r, struct aio_done *d)
+{
+    struct trouble *t = user;
+    int i = 0;
+    if (!atomic_load(&t->is_on))
+        return true;
+    while (i < t->n && t->tried[i] != r->offset)
+        i++;
+    if (i > 0 && i < t->n)
+        return false;
+    if (i == t->n && t->n < 4096)
+        t->tried[t->n++] = r->offset;
+    *d = (struct aio_done){ .tag = d->tag, .code = ERR_IO, .sys = EIO };
+    return true;
+}
+
+static struct trouble trouble;
+static struct pair troubled;
+
+static void on_alarm(int number)
+{
+    (void)number;
+    if (!atomic_load(&troubled.a.cancelled))
+        atomic_store(&troubled.a.cancelled, 1);
+    else
+        atomic_store(&trouble.is_on, false);
+}
+
+/* One step is given up while a load, which has failed before, is tried for the last time. For the
+ * next step, which wants the same, what failed before does not count. */
+static void test_failures_are_not_inherited(void **state)
+{
+    (void)state;
+    struct aio_fault fault = { &trouble, deliver };
+    struct pair *p = &troubled;
+    struct err e;
+    struct timeval soon = { 0, 300000 };
+    begin_pair(p, &fault);
+    must(read_all(&p->b, &e), &e);
+    signal(SIGALRM, on_alarm);
+    atomic_store(&trouble.is_on, true);
+    setitimer(ITIMER_REAL, &(struct itimerval){ .it_value = soon, .it_interval = soon }, NULL);
+    assert_int_equal(write_some(&p->a, 2, &e), ERR_CANCELLED); /* the first follows from the text */
+    must(write_some(&p->b, 2, &e), &e);
+    setitimer(ITIMER_REAL, &(struct itimerval){ 0 }, NULL);
+    assert_false(atomic_load(&trouble.is_on));
+    atomic_store(&p->a.cancelled, 0);
+    must(write_some(&p->a, 1, &e), &e);
+    assert_int_equal(p->a.n_all, p->b.n_all);
+    assert_memory_equal(p->a.kv.token, p->b.kv.token, (N_TOK + 2) * sizeof *text);
+    end_pair(p);
 }
 
 /* ---- a system that refuses ------------------------------------------------------------------- */
@@ -356,6 +438,7 @@ int main(void)
         cmocka_unit_test(test_changed_in_place),
         cmocka_unit_test(test_renamed_over),
         cmocka_unit_test(test_others_live_on),
+        cmocka_unit_test(test_failures_are_not_inherited),
         cmocka_unit_test(test_ways_refused),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

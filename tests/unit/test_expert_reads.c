@@ -265,8 +265,8 @@ static double mean_depth(struct bench *b, enum expert_urgency urgency)
     return (s->depth_s - before.depth_s) / (s->busy_s - before.busy_s);
 }
 
-/* What is waited for goes to the drive at once, what is only ahead as the drive likes it. Reads that
- * take long leave it to no other program's load how many are under way. */
+/* What is waited for goes to the drive at once, what is only ahead as the drive likes it. With reads
+ * that take long, other programs have no say. */
 static void test_only_ahead_is_limited(void **state)
 {
     (void)state;
@@ -362,6 +362,31 @@ static void test_errors_that_stay(void **state)
         start(b, 11, 11, 1, EXPERT_DEMAND);
         finish(b);
         assert_loaded(b, 11);
+        free_bench(b);
+    }
+}
+
+/* Errors from before it was wanted again do not count: three attempts fail, not two. */
+static void test_wanted_again(void **state)
+{
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        struct bench *b = new_bench(AIO_POOL_BUFFERED, 1, true);
+        uint64_t at = expert_map_at(&b->map, 4, EXPERT_UP)->offset;
+        b->faults.fail_at = at;
+        b->faults.stuck_at = at + 20002; /* another piece of the same part */
+        b->faults.fail_bytes = 1;
+        b->faults.stuck = true;
+        start(b, 0, 4, 1, EXPERT_AHEAD);
+        double until = clock_now_s() + 10;
+        while (expert_reads_stats(b->r)->n_error == 0 && clock_now_s() < until)
+            poll_once(b, 0.01);
+        if (k)
+            expert_reads_urge(b->r, 0);
+        b->faults.stuck = false;
+        finish(b);
+        assert_int_equal(b->last[0].code, ERR_IO);
+        assert_int_equal(expert_reads_stats(b->r)->n_error, 2 + k);
         free_bench(b);
     }
 }
@@ -619,6 +644,7 @@ int main(void)
         cmocka_unit_test(test_errors_that_pass),
         cmocka_unit_test(test_errors_of_direct_reads),
         cmocka_unit_test(test_errors_that_stay),
+        cmocka_unit_test(test_wanted_again),
         cmocka_unit_test(test_hung_read),
         cmocka_unit_test(test_drop),
         cmocka_unit_test(test_fingerprint),

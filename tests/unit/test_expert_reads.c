@@ -265,8 +265,8 @@ static double mean_depth(struct bench *b, enum expert_urgency urgency)
     return (s->depth_s - before.depth_s) / (s->busy_s - before.busy_s);
 }
 
-/* What is waited for goes to the drive at once, what is only ahead as the drive likes it. With reads
- * that take long, other programs have no say. */
+/* What is waited for goes to the drive at once, what is only ahead as the drive likes it. Reads
+ * take long here, so that other programs have no say. */
 static void test_only_ahead_is_limited(void **state)
 {
     (void)state;
